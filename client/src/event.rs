@@ -1,0 +1,138 @@
+//! Recording Events, best effort: an event that cannot be written is logged, never an error.
+//! Repeats of one event raise its count instead of making a new object.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use skiff_proto::model::{Event, EventSource};
+use skiff_proto::{Object, ObjectMeta, ObjectReference, Timestamp, resource};
+use tokio::sync::mpsc;
+
+use crate::api::{Api, Patch, Target, WriteOptions};
+
+/// Events waiting to be written; what comes above is dropped and counted in the log.
+const QUEUE_EVENTS: usize = 1024;
+/// Distinct events remembered for counting repeats.
+const REMEMBERED_EVENTS: usize = 4096;
+
+#[derive(Clone)]
+pub struct Recorder {
+    sender: mpsc::Sender<Event>,
+    component: Arc<str>,
+    host: Arc<str>,
+}
+
+impl Recorder {
+    /// `component` is who speaks: `kubelet`, `default-scheduler`, `deployment-controller`.
+    pub fn new(api: Arc<dyn Api>, component: &str, host: &str) -> Self {
+        let (sender, receiver) = mpsc::channel(QUEUE_EVENTS);
+        tokio::spawn(write(api, receiver));
+        Self { sender, component: component.into(), host: host.into() }
+    }
+
+    pub fn normal(&self, about: &ObjectReference, reason: &str, message: impl Into<String>) {
+        self.record(about, "Normal", reason, message.into());
+    }
+
+    pub fn warning(&self, about: &ObjectReference, reason: &str, message: impl Into<String>) {
+        self.record(about, "Warning", reason, message.into());
+    }
+
+    fn record(&self, about: &ObjectReference, type_: &str, reason: &str, message: String) {
+        let now = Timestamp::seconds(SystemTime::now());
+        // Events about cluster-scoped objects live in `default`, as upstream does it.
+        let namespace = if about.namespace.is_empty() { "default" } else { &about.namespace };
+        let event = Event {
+            metadata: ObjectMeta {
+                namespace: namespace.into(),
+                generate_name: format!("{}.", about.name),
+                ..Default::default()
+            },
+            involved_object: about.clone(),
+            reason: reason.into(),
+            message,
+            source: EventSource {
+                component: self.component.to_string(),
+                host: self.host.to_string(),
+            },
+            first_timestamp: Some(now),
+            last_timestamp: Some(now),
+            count: 1,
+            type_: type_.into(),
+            reporting_component: self.component.to_string(),
+            reporting_instance: self.host.to_string(),
+            ..Default::default()
+        };
+        if self.sender.try_send(event).is_err() {
+            tracing::debug!(about = about.name, reason, "event dropped: queue full");
+        }
+    }
+}
+
+/// A reference to an object for events about it.
+pub fn reference(object: &Object) -> ObjectReference {
+    ObjectReference {
+        api_version: object.index.api_version.clone(),
+        kind: object.index.kind.clone(),
+        namespace: object.namespace().into(),
+        name: object.name().into(),
+        uid: object.uid().into(),
+        resource_version: object.resource_version().into(),
+        field_path: String::new(),
+    }
+}
+
+/// What makes two events the same.
+type Sameness = (String, String, String, String);
+
+async fn write(api: Arc<dyn Api>, mut receiver: mpsc::Receiver<Event>) {
+    let known: Mutex<HashMap<Sameness, (String, i32)>> = Mutex::default();
+    while let Some(event) = receiver.recv().await {
+        let same = (
+            event.involved_object.uid.clone(),
+            event.involved_object.field_path.clone(),
+            event.reason.clone(),
+            event.message.clone(),
+        );
+        let repeat = known.lock().unwrap_or_else(|p| p.into_inner()).get(&same).cloned();
+        let written = match repeat {
+            Some((name, count)) => raise(&*api, &event, &name, count + 1).await,
+            None => None,
+        };
+        let written = match written {
+            Some(written) => Some(written),
+            None => create(&*api, &event).await,
+        };
+        if let Some(written) = written {
+            let mut known = known.lock().unwrap_or_else(|p| p.into_inner());
+            if known.len() >= REMEMBERED_EVENTS {
+                known.clear();
+            }
+            known.insert(same, written);
+        }
+    }
+}
+
+async fn raise(api: &dyn Api, event: &Event, name: &str, count: i32) -> Option<(String, i32)> {
+    let patch = serde_json::json!({"count": count, "lastTimestamp": event.last_timestamp});
+    let target = Target::one(&resource::EVENTS, &event.metadata.namespace, name);
+    let patch = Patch::Merge(Bytes::from(patch.to_string()));
+    api.patch(&target, patch, &WriteOptions::default()).await.ok()?;
+    Some((name.to_owned(), count))
+}
+
+async fn create(api: &dyn Api, event: &Event) -> Option<(String, i32)> {
+    let mut json = serde_json::to_value(event).ok()?;
+    json["apiVersion"] = "v1".into();
+    json["kind"] = "Event".into();
+    let target = Target::all(&resource::EVENTS, &event.metadata.namespace);
+    match api.create(&target, Bytes::from(json.to_string()), &WriteOptions::default()).await {
+        Ok(object) => Some((object.name().to_owned(), 1)),
+        Err(status) => {
+            tracing::debug!(about = event.involved_object.name, "event not written: {status}");
+            None
+        }
+    }
+}

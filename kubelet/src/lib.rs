@@ -1,0 +1,4 @@
+//! The node agent: runs pods through containerd and calls the pod network's plugins.
+
+pub mod ports;
+pub mod runtime;

@@ -1,0 +1,2 @@
+//! The etcd-like Raft store.
+pub mod kv;
