@@ -182,7 +182,8 @@ fn requested_mac(
     args: &[(String, String)],
     faults: &mut Vec<String>,
 ) -> Option<[u8; 6]> {
-    let capability = config.runtime.as_ref().and_then(|runtime| runtime.mac).map(|mac| mac.to_string());
+    let capability =
+        config.runtime.as_ref().and_then(|runtime| runtime.mac).map(|mac| mac.to_string());
     let text = capability.or_else(|| argument(args, "MAC").map(str::to_owned))?;
     let mac = parse_mac(&text);
     if mac.is_none() {
@@ -219,12 +220,7 @@ fn read_ipam(
             faults.push(format!("requested address {address} is in none of the ranges"));
         }
     }
-    Some(IpamConf {
-        data_dir: lease_data_dir(config),
-        sets,
-        routes: raw.routes,
-        requested,
-    })
+    Some(IpamConf { data_dir: lease_data_dir(config), sets, routes: raw.routes, requested })
 }
 
 /// One address comes from each set. The `ipRanges` capability comes first, then the old single range, then `ranges`.
@@ -267,7 +263,9 @@ fn read_set(index: usize, group: Vec<RawRange>, faults: &mut Vec<String>) -> Ran
             continue;
         };
         match Range::new(subnet, raw.range_start, raw.range_end, raw.gateway) {
-            Ok(range) if set.ranges.iter().any(|other| other.subnet.is_ipv4() != subnet.is_ipv4()) => {
+            Ok(range)
+                if set.ranges.iter().any(|other| other.subnet.is_ipv4() != subnet.is_ipv4()) =>
+            {
                 faults.push(format!("{place}: {} is of another family than its set", range.subnet));
             }
             Ok(range) if set.ranges.iter().any(|other| other.overlaps(&range)) => {
@@ -324,7 +322,10 @@ mod tests {
         assert_eq!(ipam.data_dir, PathBuf::from(DEFAULT_DATA_DIR));
         let range = &ipam.sets[0].ranges[0];
         assert_eq!(range.gateway.to_string(), "10.1.0.1");
-        assert_eq!((range.first.to_string(), range.last.to_string()), ("10.1.0.1".into(), "10.1.0.254".into()));
+        assert_eq!(
+            (range.first.to_string(), range.last.to_string()),
+            ("10.1.0.1".into(), "10.1.0.254".into())
+        );
     }
 
     #[test]

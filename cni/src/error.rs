@@ -63,7 +63,9 @@ impl CniError {
     /// The short text that characterises the code; the details go beside it.
     pub fn message(&self) -> &'static str {
         match self {
-            CniError::IncompatibleVersion(_) | CniError::CommandTooNew { .. } => "incompatible CNI version",
+            CniError::IncompatibleVersion(_) | CniError::CommandTooNew { .. } => {
+                "incompatible CNI version"
+            }
             CniError::UnsupportedField { .. } => "unsupported field in network configuration",
             CniError::UnknownContainer { .. } => "container unknown",
             CniError::BadEnvironment(_) => "invalid necessary environment variables",
@@ -76,7 +78,9 @@ impl CniError {
             CniError::Conflict(_) => "something else is in the way",
             CniError::Firewall { .. } => "a firewall rule failed",
             CniError::CheckFailed { .. } => "the network is not as expected",
-            CniError::Several(errors) => errors.first().map_or("several failures", CniError::message),
+            CniError::Several(errors) => {
+                errors.first().map_or("several failures", CniError::message)
+            }
         }
     }
 

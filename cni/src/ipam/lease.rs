@@ -79,7 +79,8 @@ impl LeaseStore {
         let mut leases = Vec::new();
         for entry in entries {
             let entry = entry.map_err(failed("list the leases in", &self.dir))?;
-            let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok())
+            else {
                 continue;
             };
             if let Some(holder) = self.holder(address)? {
@@ -136,11 +137,14 @@ impl LeaseStore {
         held: &[(IpAddr, Holder)],
     ) -> Result<Lease, CniError> {
         let set = &conf.sets[index];
-        let taken = |address: IpAddr| held.binary_search_by_key(&address, |(theirs, _)| *theirs).is_ok();
+        let taken =
+            |address: IpAddr| held.binary_search_by_key(&address, |(theirs, _)| *theirs).is_ok();
         let requested = conf.requested.iter().copied().find(|address| set.contains(*address));
         let found = match requested {
             Some(address) if taken(address) => None,
-            Some(address) => set.range_of(address).filter(|range| range.gateway != address).map(|r| (address, r)),
+            Some(address) => {
+                set.range_of(address).filter(|range| range.gateway != address).map(|r| (address, r))
+            }
             None => set.next_free(self.last_reserved(index), taken),
         };
         let Some((address, range)) = found else {
@@ -190,7 +194,9 @@ impl LeaseStore {
     fn remove(&self, address: IpAddr) -> Result<(), CniError> {
         let path = self.path(address);
         match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove the lease", &path)(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("remove the lease", &path)(error))
+            }
             _ => Ok(()),
         }
     }
@@ -271,7 +277,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = LeaseStore::open(dir.path(), "pods").unwrap();
         let wish = conf("10.0.0.0/24", &["10.0.0.77"]);
-        assert_eq!(store.allocate(&wish, &holder("c1")).unwrap()[0].address.to_string(), "10.0.0.77");
+        assert_eq!(
+            store.allocate(&wish, &holder("c1")).unwrap()[0].address.to_string(),
+            "10.0.0.77"
+        );
         assert_eq!(store.allocate(&wish, &holder("c2")).unwrap_err().code(), 11);
         let gateway = conf("10.0.0.0/24", &["10.0.0.1"]);
         assert_eq!(store.allocate(&gateway, &holder("c3")).unwrap_err().code(), 11);

@@ -26,7 +26,10 @@ impl Range {
         gateway: Option<IpAddr>,
     ) -> Result<Range, String> {
         if subnet.truncated() != subnet {
-            return Err(format!("{subnet} has host bits set; the network is {}", subnet.truncated()));
+            return Err(format!(
+                "{subnet} has host bits set; the network is {}",
+                subnet.truncated()
+            ));
         }
         if subnet.width() - subnet.prefix < 2 {
             return Err(format!("{subnet} is too small to allocate from"));
@@ -97,8 +100,9 @@ impl RangeSet {
         last_reserved: Option<IpAddr>,
         mut taken: impl FnMut(IpAddr) -> bool,
     ) -> Option<(IpAddr, &Range)> {
-        let start = last_reserved
-            .and_then(|last| self.ranges.iter().position(|range| range.contains(last)).map(|at| (at, last)));
+        let start = last_reserved.and_then(|last| {
+            self.ranges.iter().position(|range| range.contains(last)).map(|at| (at, last))
+        });
         let (at, skip) = match start {
             Some((at, last)) => (at, count(self.ranges[at].first, last)),
             None => (0, 0),
@@ -171,12 +175,21 @@ mod tests {
     #[test]
     fn goes_round_from_the_last_one() {
         let set = set(&[("10.0.0.0/29", "", "")]);
-        check(&set, Some("10.0.0.5"), &["10.0.0.3"], 5, &["10.0.0.6", "10.0.0.2", "10.0.0.4", "10.0.0.5", "none"]);
+        check(
+            &set,
+            Some("10.0.0.5"),
+            &["10.0.0.3"],
+            5,
+            &["10.0.0.6", "10.0.0.2", "10.0.0.4", "10.0.0.5", "none"],
+        );
     }
 
     #[test]
     fn ranges_follow_each_other() {
-        let set = set(&[("10.0.0.0/24", "10.0.0.10", "10.0.0.11"), ("10.9.0.0/24", "10.9.0.7", "10.9.0.8")]);
+        let set = set(&[
+            ("10.0.0.0/24", "10.0.0.10", "10.0.0.11"),
+            ("10.9.0.0/24", "10.9.0.7", "10.9.0.8"),
+        ]);
         let expect = ["10.0.0.11", "10.9.0.7", "10.9.0.8", "10.0.0.10", "none"];
         check(&set, Some("10.0.0.10"), &[], 5, &expect);
     }
