@@ -22,12 +22,14 @@ const LINE_MAX_BYTES: usize = 16 * 1024;
 const HEADER_BYTES: usize = 40;
 /// Worst case of one full read: every byte is an empty line.
 const OUT_BYTES: usize = 64 * 1024;
+/// Rotation when the arguments say nothing.
+const MAX_BYTES: u64 = 10 << 20;
+const MAX_FILES: u64 = 5;
 const PATH_MAX_BYTES: usize = 4096;
 const AT_FDCWD: usize = -100isize as usize;
 
 struct Stream {
     fd: usize,
-    word: &'static [u8; 6],
     open: bool,
     held: usize,
     line: [u8; LINE_MAX_BYTES],
@@ -45,14 +47,16 @@ struct Log {
     out: [u8; OUT_BYTES],
 }
 
-static mut OUT: Stream = Stream { fd: STDOUT, word: b"stdout", open: true, held: 0, line: [0; LINE_MAX_BYTES] };
-static mut ERR: Stream = Stream { fd: STDERR, word: b"stderr", open: true, held: 0, line: [0; LINE_MAX_BYTES] };
+/// All zero, so that the buffers take neither file nor memory before they are used.
+const NO_STREAM: Stream = Stream { fd: 0, open: false, held: 0, line: [0; LINE_MAX_BYTES] };
+static mut OUT: Stream = NO_STREAM;
+static mut ERR: Stream = NO_STREAM;
 static mut LOG: Log = Log {
     path: core::ptr::null(),
-    fd: -1,
+    fd: 0,
     size: 0,
-    max_bytes: 10 << 20,
-    max_files: 5,
+    max_bytes: 0,
+    max_files: 0,
     torn: false,
     held: 0,
     out: [0; OUT_BYTES],
@@ -62,6 +66,8 @@ static mut LOG: Log = Log {
 pub extern "C" fn program(stack: *const usize) -> ! {
     // The only thread, and the only references ever made.
     let (log, out, err) = unsafe { (&mut *&raw mut LOG, &mut *&raw mut OUT, &mut *&raw mut ERR) };
+    (out.fd, out.open, err.fd, err.open) = (STDOUT, true, STDERR, true);
+    (log.max_bytes, log.max_files) = (MAX_BYTES, MAX_FILES);
     let stop = signal_bit(SIGTERM) | signal_bit(SIGINT);
     block_signals(stop);
     arguments(stack, log);
@@ -132,6 +138,10 @@ fn wait(fds: [i32; 3], only_look: bool) -> [bool; 3] {
 }
 
 impl Stream {
+    fn word(&self) -> &'static [u8; 6] {
+        if self.fd == STDERR { b"stderr" } else { b"stdout" }
+    }
+
     fn poll_fd(&self) -> i32 {
         if self.open { self.fd as i32 } else { -1 }
     }
@@ -155,13 +165,13 @@ impl Stream {
         let (mut start, mut at) = (0, self.held);
         while at < filled {
             if byte(&self.line, at) == b'\n' {
-                log.line(&time, self.word, b'F', &self.line, start, at);
+                log.line(&time, self.word(), b'F', &self.line, start, at);
                 start = at + 1;
             }
             at += 1;
         }
         if start == 0 && filled == LINE_MAX_BYTES {
-            log.line(&time, self.word, b'P', &self.line, 0, filled);
+            log.line(&time, self.word(), b'P', &self.line, 0, filled);
             start = filled;
         }
         log.flush();
@@ -173,7 +183,7 @@ impl Stream {
     /// What ended without a line end is a partial line, as the CRI has it.
     fn flush_partial(&mut self, log: &mut Log) {
         if self.held > 0 {
-            log.line(&Time::now(), self.word, b'P', &self.line, 0, self.held);
+            log.line(&Time::now(), self.word(), b'P', &self.line, 0, self.held);
             log.flush();
         }
     }

@@ -129,6 +129,10 @@ fn panic(_: &core::panic::PanicInfo) -> ! {
     exit(101)
 }
 
+/// Named by the unwind tables of the precompiled `core`; never called.
+#[unsafe(no_mangle)]
+pub extern "C" fn rust_eh_personality() {}
+
 /// # Safety
 /// As in C.
 #[unsafe(no_mangle)]

@@ -1,4 +1,5 @@
 //! The node agent: runs pods through containerd and calls the pod network's plugins.
 
+pub mod containerd_supervisor;
 pub mod ports;
 pub mod runtime;
