@@ -31,7 +31,7 @@ pub(super) struct Running {
 
 impl Running {
     fn of(pid: u32, child: Option<Child>) -> io::Result<Running> {
-        Ok(Running { pid, handle: AsyncFd::register(open(pid)?)?, child })
+        Ok(Running { pid, handle: watch(open(pid)?)?, child })
     }
 
     pub fn pid(&self) -> u32 {
@@ -60,6 +60,11 @@ fn open(pid: u32) -> io::Result<OwnedFd> {
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel has just given it to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn watch(handle: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is owned, and so open as long as it is registered.
+    Ok(unsafe { AsyncFd::register(handle) }?)
 }
 
 /// The process of the pid file, if it is a containerd with our configuration.
@@ -112,7 +117,7 @@ pub(super) async fn answers(socket: &Path, patience: Duration, running: &Running
 /// Asks it to end, then makes it.
 pub(super) async fn stop(pid: u32) -> io::Result<()> {
     let Ok(handle) = open(pid) else { return Ok(()) };
-    let handle = AsyncFd::register(handle)?;
+    let handle = watch(handle)?;
     let pid = Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?);
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         match kill(pid, signal) {

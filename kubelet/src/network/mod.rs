@@ -1,0 +1,200 @@
+//! The pod network over CNI: a pinned network namespace for each pod, and the configured chain of plugins
+//! called in it, as any container runtime does.
+//!
+//! `conf` reads and checks the configuration, `plan` says which plugin is called with what (both pure),
+//! `exec` calls, `cache` keeps results for the removal, `netns` makes and removes namespaces.
+
+mod cache;
+mod conf;
+mod exec;
+mod netns;
+mod plan;
+mod result;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use self::cache::Cache;
+use self::conf::Conf;
+use self::plan::Attachment;
+use crate::ports::{Network, NetworkError, PodNetwork, PodRef};
+
+pub use self::plan::PortMapping;
+
+/// The pod's own interface.
+const INTERFACE: &str = "eth0";
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The first valid `.conflist` or `.conf` here is the pod network.
+    pub conf_dir: PathBuf,
+    /// Where plugins are looked for, in this order.
+    pub bin_dirs: Vec<PathBuf>,
+    /// Pinned namespaces; gone after a reboot.
+    pub netns_dir: PathBuf,
+    /// Results, for removals; kept.
+    pub cache_dir: PathBuf,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            conf_dir: "/etc/cni/net.d".into(),
+            bin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
+            netns_dir: "/run/skiff/netns".into(),
+            cache_dir: "/var/lib/skiff/cni".into(),
+        }
+    }
+}
+
+/// The pod network of this node.
+pub struct Cni {
+    config: Config,
+    /// Host ports of a pod, for plugins that map them; told before `set_up`.
+    ports: Mutex<BTreeMap<String, Vec<PortMapping>>>,
+}
+
+impl Cni {
+    pub fn new(config: Config) -> Cni {
+        Cni { config, ports: Mutex::default() }
+    }
+
+    /// Sets the host ports that the next `set_up` of this pod asks its plugins for.
+    pub fn map_ports(&self, pod_uid: &str, ports: Vec<PortMapping>) {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner).insert(pod_uid.to_owned(), ports);
+    }
+
+    fn attachment(&self, pod: &PodRef, sandbox: &str) -> Attachment {
+        let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        Attachment {
+            container_id: sandbox.to_owned(),
+            namespace_path: self.namespace_path(sandbox),
+            interface: INTERFACE.to_owned(),
+            pod: pod.clone(),
+            ports: ports.get(&pod.uid).cloned().unwrap_or_default(),
+        }
+    }
+
+    fn namespace_path(&self, sandbox: &str) -> PathBuf {
+        self.config.netns_dir.join(sandbox)
+    }
+
+    /// Found before anything is touched: a chain without one of its plugins could not even be undone.
+    fn missing_plugin(&self, conf: &Conf) -> Option<String> {
+        let dirs = &self.config.bin_dirs;
+        let missing = conf.plugins.iter().find(|plugin| exec::find(dirs, &plugin.kind).is_none())?;
+        Some(exec::missing(dirs, &missing.kind))
+    }
+
+    fn cache(&self) -> Cache {
+        Cache::new(&self.config.cache_dir)
+    }
+
+    async fn add(&self, conf: &Conf, attachment: &Attachment) -> Result<serde_json::Value, String> {
+        let mut previous = None;
+        for plugin in &conf.plugins {
+            let call = plan::call(conf, plugin, "ADD", attachment, previous.as_ref());
+            let answer = exec::run(&self.config.bin_dirs, &call).await?;
+            // A plugin that changes nothing may answer nothing.
+            if let Some(answer) = answer {
+                previous = Some(answer);
+            }
+        }
+        previous.ok_or_else(|| "no plugin of the chain gave a result".to_owned())
+    }
+
+    /// All plugins are asked, also after one has failed.
+    async fn delete(&self, conf: &Conf, attachment: &Attachment, previous: Option<&serde_json::Value>) -> Result<(), String> {
+        let mut failures = Vec::new();
+        for plugin in conf.plugins.iter().rev() {
+            let call = plan::call(conf, plugin, "DEL", attachment, previous);
+            if let Err(why) = exec::run(&self.config.bin_dirs, &call).await {
+                failures.push(why);
+            }
+        }
+        if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
+    }
+}
+
+#[async_trait]
+impl Network for Cni {
+    fn not_ready(&self) -> Option<String> {
+        let conf = match conf::load(&self.config.conf_dir) {
+            Ok(conf) => conf,
+            Err(why) => return Some(format!("cni config uninitialized: {why}")),
+        };
+        self.missing_plugin(&conf)
+    }
+
+    async fn set_up(&self, pod: &PodRef, sandbox: &str) -> Result<PodNetwork, NetworkError> {
+        let conf = conf::load(&self.config.conf_dir).map_err(NetworkError::NotReady)?;
+        if let Some(why) = self.missing_plugin(&conf) {
+            return Err(NetworkError::NotReady(why));
+        }
+        let failed = |why: String| NetworkError::Failed {
+            operation: "set up",
+            pod: format!("{}/{}", pod.namespace, pod.name),
+            why,
+        };
+        let attachment = self.attachment(pod, sandbox);
+        let path = attachment.namespace_path.clone();
+        let cache = self.cache();
+        let pinned = netns::is_pinned(&path);
+        if let Some(entry) = cache.read(sandbox) {
+            if pinned && let Ok(ips) = result::addresses(&entry.result) {
+                return Ok(PodNetwork { namespace_path: path, ips });
+            }
+            // The namespace went with the last boot: what the plugins keep elsewhere goes first.
+            self.tear_down(pod, sandbox).await?;
+        }
+        if !netns::is_pinned(&path) {
+            netns::make(&path).await.map_err(|e| failed(format!("make the network namespace {}: {e}", path.display())))?;
+        }
+        // Noted before the plugins are called: a kill in between must not leave their traces behind.
+        let entry = cache::Entry::new(&conf, &attachment);
+        let written = cache.write(sandbox, &entry).map_err(|e| failed(format!("note the attachment: {e}")));
+        let result = match written {
+            Ok(()) => self.add(&conf, &attachment).await.map_err(failed),
+            Err(error) => Err(error),
+        };
+        let added = result.and_then(|result| {
+            let ips = result::addresses(&result).map_err(failed)?;
+            cache.write(sandbox, &entry.with_result(result)).map_err(|e| failed(format!("note the result: {e}")))?;
+            Ok(ips)
+        });
+        match added {
+            Ok(ips) => Ok(PodNetwork { namespace_path: path, ips }),
+            Err(error) => {
+                if let Err(why) = self.tear_down(pod, sandbox).await {
+                    tracing::warn!(sandbox, %why, "half-made network stays for now");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn tear_down(&self, pod: &PodRef, sandbox: &str) -> Result<(), NetworkError> {
+        let failed = |why: String| NetworkError::Failed {
+            operation: "tear down",
+            pod: format!("{}/{}", pod.namespace, pod.name),
+            why,
+        };
+        let cache = self.cache();
+        if let Some(entry) = cache.read(sandbox) {
+            let mut attachment = self.attachment(pod, sandbox);
+            attachment.ports.clone_from(&entry.ports);
+            if !netns::is_pinned(&attachment.namespace_path) {
+                attachment.namespace_path = PathBuf::new();
+            }
+            let conf = Conf::parse(&entry.conf).map_err(failed)?;
+            let previous = (!entry.result.is_null()).then_some(&entry.result);
+            self.delete(&conf, &attachment, previous).await.map_err(failed)?;
+            cache.remove(sandbox).map_err(|e| failed(format!("forget the result: {e}")))?;
+        }
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner).remove(&pod.uid);
+        netns::remove(&self.namespace_path(sandbox)).map_err(|e| failed(format!("remove the network namespace: {e}")))
+    }
+}
