@@ -21,9 +21,7 @@ pub struct Encoder {
 
 impl Encoder {
     pub fn with_capacity(bytes: usize) -> Self {
-        Self {
-            buffer: Vec::with_capacity(bytes),
-        }
+        Self { buffer: Vec::with_capacity(bytes) }
     }
 
     pub fn u8(&mut self, value: u8) {
@@ -87,11 +85,7 @@ impl Decoder {
     }
 
     pub fn fault(&self, fault: &'static str) -> DecodeError {
-        DecodeError {
-            what: self.what,
-            fault,
-            left: self.rest.len(),
-        }
+        DecodeError { what: self.what, fault, left: self.rest.len() }
     }
 
     pub fn u8(&mut self) -> Result<u8, DecodeError> {
@@ -153,11 +147,7 @@ impl Decoder {
     }
 
     pub fn end(self) -> Result<(), DecodeError> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(self.fault("bytes after the end"))
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(self.fault("bytes after the end")) }
     }
 }
 

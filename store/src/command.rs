@@ -14,9 +14,16 @@ use crate::kv::*;
 pub enum Command {
     Txn(TxnRequest),
     /// The proposer has chosen the id.
-    LeaseGrant { id: LeaseId, ttl_seconds: i64 },
-    LeaseRevoke { id: LeaseId },
-    Compact { revision: Revision },
+    LeaseGrant {
+        id: LeaseId,
+        ttl_seconds: i64,
+    },
+    LeaseRevoke {
+        id: LeaseId,
+    },
+    Compact {
+        revision: Revision,
+    },
 }
 
 /// What a command answered.
@@ -96,10 +103,7 @@ impl Command {
     pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
         Ok(match d.u8()? {
             TXN => Command::Txn(decode_txn(d, 0)?),
-            LEASE_GRANT => Command::LeaseGrant {
-                id: d.i64()?,
-                ttl_seconds: d.i64()?,
-            },
+            LEASE_GRANT => Command::LeaseGrant { id: d.i64()?, ttl_seconds: d.i64()? },
             LEASE_REVOKE => Command::LeaseRevoke { id: d.i64()? },
             COMPACT => Command::Compact { revision: d.i64()? },
             _ => return Err(d.fault("unknown command")),
@@ -225,7 +229,9 @@ fn encode_op(e: &mut Encoder, op: &Op) {
             e.bytes(&p.key);
             e.bytes(&p.value);
             e.i64(p.lease);
-            e.u8(u8::from(p.prev_kv) | u8::from(p.ignore_value) << 1 | u8::from(p.ignore_lease) << 2);
+            e.u8(u8::from(p.prev_kv)
+                | u8::from(p.ignore_value) << 1
+                | u8::from(p.ignore_lease) << 2);
         }
         Op::Delete(delete) => {
             e.u8(2);
@@ -253,10 +259,7 @@ fn decode_op(d: &mut Decoder, depth: usize) -> Result<Op, DecodeError> {
                 ignore_lease: flags & 4 != 0,
             })
         }
-        2 => Op::Delete(DeleteRequest {
-            range: decode_range(d)?,
-            prev_kv: d.bool()?,
-        }),
+        2 => Op::Delete(DeleteRequest { range: decode_range(d)?, prev_kv: d.bool()? }),
         3 => Op::Txn(decode_txn(d, depth + 1)?),
         _ => return Err(d.fault("unknown operation")),
     })

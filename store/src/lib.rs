@@ -1,7 +1,15 @@
 //! The etcd-like Raft store.
 pub mod codec;
 pub mod command;
+pub mod config;
+pub(crate) mod core;
 pub mod engine;
 pub mod kv;
 pub mod mvcc;
+pub mod raft;
+pub mod snapshot;
+mod store;
 pub mod wal;
+
+pub use config::{Config, ConfigError, InitialMember, InitialState};
+pub use store::{Alarm, HashKv, Identity, Member, OpenError, Status, Store, WatchHandle};

@@ -57,10 +57,7 @@ impl Meta {
         Ok(Self {
             revision: d.i64()?,
             compacted: d.i64()?,
-            digest: Digest {
-                sum: d.u64()?,
-                records: d.u64()?,
-            },
+            digest: Digest { sum: d.u64()?, records: d.u64()? },
             applied: d.bytes()?,
         })
     }

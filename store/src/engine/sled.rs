@@ -31,17 +31,14 @@ pub struct SledEngine {
 }
 
 /// sled panics on some damage; that is an error like any other here.
-fn guarded<T>(operation: &'static str, call: impl FnOnce() -> ::sled::Result<T>) -> Result<T, EngineError> {
+fn guarded<T>(
+    operation: &'static str,
+    call: impl FnOnce() -> ::sled::Result<T>,
+) -> Result<T, EngineError> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(EngineError::Failed {
-            operation,
-            fault: error.to_string(),
-        }),
-        Err(panic) => Err(EngineError::Failed {
-            operation,
-            fault: panic_text(&*panic),
-        }),
+        Ok(Err(error)) => Err(EngineError::Failed { operation, fault: error.to_string() }),
+        Err(panic) => Err(EngineError::Failed { operation, fault: panic_text(&*panic) }),
     }
 }
 
@@ -72,9 +69,11 @@ impl SledEngine {
 impl Records for SledEngine {
     fn record(&self, rev: Rev) -> Result<Option<Record>, ReadFault> {
         let fault = |fault: String| ReadFault { rev, fault };
-        let value = guarded("get", || self.db.get(record_key(rev))).map_err(|error| fault(error.to_string()))?;
+        let value = guarded("get", || self.db.get(record_key(rev)))
+            .map_err(|error| fault(error.to_string()))?;
         let Some(value) = value else { return Ok(None) };
-        let record = Record::decode(Bytes::copy_from_slice(&value)).map_err(|error| fault(error.to_string()))?;
+        let record = Record::decode(Bytes::copy_from_slice(&value))
+            .map_err(|error| fault(error.to_string()))?;
         Ok(Some(record))
     }
 }
@@ -105,7 +104,9 @@ impl Engine for SledEngine {
     fn meta(&self) -> Result<Option<Meta>, EngineError> {
         match guarded("read meta", || self.db.get(META))? {
             Some(bytes) => Ok(Some(Meta::decode(Bytes::copy_from_slice(&bytes))?)),
-            None if guarded("read", || self.db.first())?.is_some() => Err(EngineError::Inconsistent),
+            None if guarded("read", || self.db.first())?.is_some() => {
+                Err(EngineError::Inconsistent)
+            }
             None => Ok(None),
         }
     }
@@ -113,7 +114,8 @@ impl Engine for SledEngine {
     fn leases(&self) -> Result<Vec<(LeaseId, i64)>, EngineError> {
         let mut leases = Vec::new();
         let mut entries = self.db.scan_prefix([LEASE]);
-        while let Some((key, ttl_seconds)) = guarded("read leases", || entries.next().transpose())? {
+        while let Some((key, ttl_seconds)) = guarded("read leases", || entries.next().transpose())?
+        {
             let number = |bytes: &[u8]| bytes.try_into().map(i64::from_be_bytes);
             match (number(&key[1..]), number(&ttl_seconds)) {
                 (Ok(id), Ok(ttl_seconds)) => leases.push((id, ttl_seconds)),

@@ -22,6 +22,7 @@ enum Job {
     Write(WriteBatch, Meta),
     /// Answered when everything before has been taken.
     Barrier(oneshot::Sender<()>),
+    Close,
 }
 
 /// To the thread; closing the last one ends it.
@@ -37,7 +38,10 @@ pub struct EngineQueue {
 pub struct EngineStopped;
 
 impl EngineQueue {
-    pub fn start(engine: Arc<dyn Engine>, persisted: Revision) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+    pub fn start(
+        engine: Arc<dyn Engine>,
+        persisted: Revision,
+    ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let persisted = Arc::new(AtomicI64::new(persisted));
         let seen = persisted.clone();
@@ -56,6 +60,12 @@ impl EngineQueue {
         let (done, wait) = oneshot::channel();
         self.jobs.send(Job::Barrier(done)).await.map_err(|_| EngineStopped)?;
         wait.await.map_err(|_| EngineStopped)
+    }
+
+    /// Ends the thread, after what is queued.
+    pub async fn close(&self) {
+        // Already gone is as good.
+        let _ = self.jobs.send(Job::Close).await;
     }
 
     /// Every record up to here is in the engine.
@@ -78,8 +88,11 @@ fn run(engine: &dyn Engine, mut queue: mpsc::Receiver<Job>, persisted: &AtomicI6
             match job {
                 Job::Write(batch, meta) => merge(&mut merged, batch, meta),
                 Job::Barrier(done) => barriers.push(done),
+                Job::Close => queue.close(),
             }
-            if barriers.is_empty() && merged.as_ref().is_none_or(|(batch, _)| batch.puts.len() < MERGE_RECORDS) {
+            if barriers.is_empty()
+                && merged.as_ref().is_none_or(|(batch, _)| batch.puts.len() < MERGE_RECORDS)
+            {
                 next = queue.try_recv().ok();
             }
         }

@@ -27,7 +27,9 @@ impl Mvcc {
     ) -> Result<Applied, ReadFault> {
         let mut changes = Vec::new();
         let answer = match command {
-            Command::Txn(txn) => self.apply_txn(txn, records, batch, &mut changes)?.map(Outcome::Txn),
+            Command::Txn(txn) => {
+                self.apply_txn(txn, records, batch, &mut changes)?.map(Outcome::Txn)
+            }
             Command::LeaseGrant { id, ttl_seconds } => {
                 let id = *id;
                 self.leases.grant(id, *ttl_seconds).map(|ttl_seconds| {
@@ -42,7 +44,12 @@ impl Mvcc {
         Ok(Applied { answer, changes })
     }
 
-    fn apply_revoke(&mut self, id: LeaseId, batch: &mut WriteBatch, changes: &mut Vec<Change>) -> Answer {
+    fn apply_revoke(
+        &mut self,
+        id: LeaseId,
+        batch: &mut WriteBatch,
+        changes: &mut Vec<Change>,
+    ) -> Answer {
         let keys = self.leases.revoke(id)?;
         batch.leases.push((id, None));
         let mut writer = Writer::new(self, batch, changes);
@@ -55,16 +62,10 @@ impl Mvcc {
 
     fn apply_compact(&mut self, revision: Revision) -> Answer {
         if revision <= self.compacted {
-            return Err(KvError::Compacted {
-                requested: revision,
-                compacted: self.compacted,
-            });
+            return Err(KvError::Compacted { requested: revision, compacted: self.compacted });
         }
         if revision > self.revision {
-            return Err(KvError::FutureRevision {
-                requested: revision,
-                current: self.revision,
-            });
+            return Err(KvError::FutureRevision { requested: revision, current: self.revision });
         }
         self.compacted = revision;
         let removed = self.index.compact(revision);
@@ -202,13 +203,7 @@ struct Writer<'a> {
 impl<'a> Writer<'a> {
     fn new(mvcc: &'a mut Mvcc, batch: &'a mut WriteBatch, changes: &'a mut Vec<Change>) -> Self {
         let main = mvcc.revision + 1;
-        Self {
-            mvcc,
-            batch,
-            changes,
-            main,
-            writes: 0,
-        }
+        Self { mvcc, batch, changes, main, writes: 0 }
     }
 
     /// The revision as seen from within: its own as soon as something is written.
@@ -252,37 +247,35 @@ impl<'a> Writer<'a> {
         for op in ops {
             responses.push(match op {
                 Op::Range(range) => OpResponse::Range(self.range(range, records)?),
-                Op::Put(put) => OpResponse::Put {
-                    prev: self.put(put, records)?,
-                },
+                Op::Put(put) => OpResponse::Put { prev: self.put(put, records)? },
                 Op::Delete(delete) => self.delete_range(delete, records)?,
                 Op::Txn(nested) => OpResponse::Txn(self.txn(nested, records, path)?),
             });
         }
-        Ok(TxnResponse {
-            revision: self.current(),
-            succeeded,
-            responses,
-        })
+        Ok(TxnResponse { revision: self.current(), succeeded, responses })
     }
 
-    fn range(&self, request: &RangeRequest, records: &dyn Records) -> Result<RangeResponse, ReadFault> {
+    fn range(
+        &self,
+        request: &RangeRequest,
+        records: &dyn Records,
+    ) -> Result<RangeResponse, ReadFault> {
         let plan = self.mvcc.plan_at(request, self.current());
         plan.finish(&mut |version| self.mvcc.fetch(version, records))
     }
 
-    fn put(&mut self, put: &PutRequest, records: &dyn Records) -> Result<Option<KeyValue>, ReadFault> {
+    fn put(
+        &mut self,
+        put: &PutRequest,
+        records: &dyn Records,
+    ) -> Result<Option<KeyValue>, ReadFault> {
         let previous = self.mvcc.previous(&put.key);
         let wanted = put.prev_kv || put.ignore_value;
         let old = match previous {
             Some(version) if wanted => Some(self.mvcc.fetch(&version, records)?),
             _ => None,
         };
-        let lease = if put.ignore_lease {
-            self.mvcc.leases.of(&put.key)
-        } else {
-            put.lease
-        };
+        let lease = if put.ignore_lease { self.mvcc.leases.of(&put.key) } else { put.lease };
         let value = match &old {
             Some(old) if put.ignore_value => old.value.clone(),
             _ => put.value.clone(),
@@ -300,7 +293,11 @@ impl<'a> Writer<'a> {
         Ok(key_value.filter(|_| put.prev_kv))
     }
 
-    fn delete_range(&mut self, delete: &DeleteRequest, records: &dyn Records) -> Result<OpResponse, ReadFault> {
+    fn delete_range(
+        &mut self,
+        delete: &DeleteRequest,
+        records: &dyn Records,
+    ) -> Result<OpResponse, ReadFault> {
         let hits: Vec<_> = self
             .mvcc
             .index

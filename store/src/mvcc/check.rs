@@ -56,7 +56,8 @@ struct Writes {
 
 impl Writes {
     fn put(&mut self, key: &Bytes, allowed_twice: Option<&BTreeSet<Bytes>>) -> Result<(), KvError> {
-        let twice = self.puts.contains(key) && !allowed_twice.is_some_and(|keys| keys.contains(key));
+        let twice =
+            self.puts.contains(key) && !allowed_twice.is_some_and(|keys| keys.contains(key));
         if twice || self.deletes.iter().any(|range| range.contains(key)) {
             return Err(KvError::DuplicateKey(key.clone()));
         }

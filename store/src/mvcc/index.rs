@@ -69,7 +69,11 @@ impl Index {
     }
 
     /// Live keys of a range as of `revision`, in key order.
-    pub fn range(&self, range: &KeyRange, revision: Revision) -> impl Iterator<Item = (&Bytes, Version)> {
+    pub fn range(
+        &self,
+        range: &KeyRange,
+        revision: Revision,
+    ) -> impl Iterator<Item = (&Bytes, Version)> {
         self.keys.range::<Bytes, _>(range.bounds()).filter_map(move |(key, versions)| {
             let version = versions.at(revision)?;
             (!version.is_tombstone()).then_some((key, *version))
@@ -161,13 +165,7 @@ mod tests {
     use super::*;
 
     fn version(main: Revision, version: i64) -> Version {
-        Version {
-            rev: Rev::first_of(main),
-            create: 1,
-            version,
-            checksum: 0,
-            size: 0,
-        }
+        Version { rev: Rev::first_of(main), create: 1, version, checksum: 0, size: 0 }
     }
 
     fn index(writes: &[(&'static str, Revision, i64)]) -> Index {
@@ -225,6 +223,9 @@ mod tests {
     fn the_previous_version_of_a_write() {
         let index = index(&[("a", 2, 1), ("a", 4, 2), ("a", 6, 0), ("a", 8, 1)]);
         let previous = |main| index.previous(b"a", Rev::first_of(main)).map(|v| v.rev.main);
-        assert_eq!([previous(2), previous(4), previous(6), previous(8)], [None, Some(2), Some(4), None]);
+        assert_eq!(
+            [previous(2), previous(4), previous(6), previous(8)],
+            [None, Some(2), Some(4), None]
+        );
     }
 }

@@ -245,10 +245,7 @@ impl Mvcc {
 /// Fetches a record that is not in memory.
 pub fn fetch_checked(version: &Version, records: &dyn Records) -> Result<Record, ReadFault> {
     let rev = version.rev;
-    let fault = |fault: &str| ReadFault {
-        rev,
-        fault: fault.to_owned(),
-    };
+    let fault = |fault: &str| ReadFault { rev, fault: fault.to_owned() };
     let record = records.record(rev)?.ok_or_else(|| fault("it is missing"))?;
     if record.checksum(rev) != version.checksum {
         return Err(fault("its checksum does not match"));

@@ -32,7 +32,9 @@ impl KeyRange {
             KeyRange::Between(start, end) if end <= start => {
                 (Bound::Included(start.clone()), Bound::Excluded(start.clone()))
             }
-            KeyRange::Between(start, end) => (Bound::Included(start.clone()), Bound::Excluded(end.clone())),
+            KeyRange::Between(start, end) => {
+                (Bound::Included(start.clone()), Bound::Excluded(end.clone()))
+            }
             KeyRange::From(start) => (Bound::Included(start.clone()), Bound::Unbounded),
         }
     }

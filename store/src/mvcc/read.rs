@@ -33,16 +33,10 @@ impl Mvcc {
     /// Whether a range at `revision` can be answered; 0: the newest.
     pub fn check_revision(&self, revision: Revision) -> Result<(), KvError> {
         if revision > self.revision {
-            return Err(KvError::FutureRevision {
-                requested: revision,
-                current: self.revision,
-            });
+            return Err(KvError::FutureRevision { requested: revision, current: self.revision });
         }
         if revision > 0 && revision < self.compacted {
-            return Err(KvError::Compacted {
-                requested: revision,
-                compacted: self.compacted,
-            });
+            return Err(KvError::Compacted { requested: revision, compacted: self.compacted });
         }
         Ok(())
     }
@@ -77,7 +71,11 @@ impl Mvcc {
     }
 
     /// A transaction that only reads, on the state as it is.
-    pub fn read_txn(&self, txn: &TxnRequest, records: &dyn Records) -> Result<TxnResponse, KvError> {
+    pub fn read_txn(
+        &self,
+        txn: &TxnRequest,
+        records: &dyn Records,
+    ) -> Result<TxnResponse, KvError> {
         let mut path = Vec::new();
         self.decide(txn, records, &mut path)?;
         self.check_path(txn, &mut path.iter())?;
@@ -99,16 +97,14 @@ impl Mvcc {
                     let response = plan.finish(&mut |version| self.fetch(version, records))?;
                     responses.push(OpResponse::Range(response));
                 }
-                Op::Txn(nested) => responses.push(OpResponse::Txn(self.read_branch(nested, records, path)?)),
+                Op::Txn(nested) => {
+                    responses.push(OpResponse::Txn(self.read_branch(nested, records, path)?))
+                }
                 // The caller has made sure that there are none.
                 Op::Put(_) | Op::Delete(_) => {}
             }
         }
-        Ok(TxnResponse {
-            revision: self.revision,
-            succeeded,
-            responses,
-        })
+        Ok(TxnResponse { revision: self.revision, succeeded, responses })
     }
 }
 
@@ -143,12 +139,7 @@ impl RangePlan {
             }
             kvs.push(kv);
         }
-        Ok(RangeResponse {
-            revision: self.revision,
-            kvs,
-            more,
-            count: self.count,
-        })
+        Ok(RangeResponse { revision: self.revision, kvs, more, count: self.count })
     }
 }
 

@@ -18,11 +18,7 @@ pub struct Recent {
 
 impl Recent {
     pub fn new(limit_bytes: usize) -> Self {
-        Self {
-            records: VecDeque::new(),
-            bytes: 0,
-            limit_bytes,
-        }
+        Self { records: VecDeque::new(), bytes: 0, limit_bytes }
     }
 
     pub fn push(&mut self, rev: Rev, record: Record) {
@@ -54,7 +50,8 @@ impl Recent {
 
     /// Lets go of the oldest ones up to `persisted` while there are too many bytes.
     pub fn trim(&mut self, persisted: Rev) {
-        while self.bytes > self.limit_bytes && self.first().is_some_and(|first| first <= persisted) {
+        while self.bytes > self.limit_bytes && self.first().is_some_and(|first| first <= persisted)
+        {
             if let Some((_, record)) = self.records.pop_front() {
                 self.bytes -= record.size() as usize + OVERHEAD_BYTES;
             }

@@ -18,13 +18,7 @@ pub struct Record {
 
 impl Record {
     pub fn tombstone(key: Bytes) -> Self {
-        Self {
-            key,
-            value: Bytes::new(),
-            create: 0,
-            version: 0,
-            lease: 0,
-        }
+        Self { key, value: Bytes::new(), create: 0, version: 0, lease: 0 }
     }
 
     pub fn is_tombstone(&self) -> bool {

@@ -125,7 +125,8 @@ impl<S: Sink> WatchGroups<S> {
         for id in ids {
             // An empty batch takes no place in the queue: sinks only report who is gone.
             if let Some(watcher) = self.watchers.get_mut(&id)
-                && watcher.sink.offer(WatchMessage::Events { revision: 0, events: vec![] }) == Offer::Gone
+                && watcher.sink.offer(WatchMessage::Events { revision: 0, events: vec![] })
+                    == Offer::Gone
             {
                 self.remove(id);
             }
@@ -173,6 +174,17 @@ impl<S: Sink> WatchGroups<S> {
             }
             self.remove(id);
         }
+    }
+
+    /// Cuts everybody off: changes were missed up to `revision`.
+    pub fn restart(&mut self, revision: Revision) {
+        for watcher in self.watchers.values_mut() {
+            watcher.sink.close(WatchMessage::TooSlow);
+        }
+        self.watchers.clear();
+        self.by_key.clear();
+        self.by_range.clear();
+        self.notified = revision;
     }
 
     /// Tells one watch, or all, that everything up to now has been delivered.

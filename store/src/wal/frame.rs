@@ -28,8 +28,13 @@ pub enum Item {
     Entry(Entry),
     State(Bytes),
     /// Entries after `index` are dropped; `None`: all.
-    Cut { after: Option<u64> },
-    Purge { index: u64, term: u64 },
+    Cut {
+        after: Option<u64>,
+    },
+    Purge {
+        index: u64,
+        term: u64,
+    },
 }
 
 /// A log entry. What kinds there are, and what the body says, is the caller's.
@@ -302,9 +307,18 @@ mod tests {
         assert_eq!(judge(&|_| {}, end, 13), End::Clean);
         assert_eq!(judge(&|b| b[starts[2] + 30] ^= 1, starts[2], 12), End::Torn);
         assert_eq!(judge(&|b| b[starts[2] + 40..].fill(0), starts[2], 12), End::Torn);
-        assert_eq!(judge(&|b| b[starts[1] + 30] ^= 1, starts[1], 11), End::Damaged { next_sequence: 12 });
-        assert_eq!(judge(&|b| b[starts[1]] ^= 1, starts[1], 11), End::Damaged { next_sequence: 12 });
-        assert_eq!(judge(&|b| b[starts[1]..starts[2]].fill(0), starts[1], 11), End::Damaged { next_sequence: 12 });
+        assert_eq!(
+            judge(&|b| b[starts[1] + 30] ^= 1, starts[1], 11),
+            End::Damaged { next_sequence: 12 }
+        );
+        assert_eq!(
+            judge(&|b| b[starts[1]] ^= 1, starts[1], 11),
+            End::Damaged { next_sequence: 12 }
+        );
+        assert_eq!(
+            judge(&|b| b[starts[1]..starts[2]].fill(0), starts[1], 11),
+            End::Damaged { next_sequence: 12 }
+        );
     }
 
     #[test]

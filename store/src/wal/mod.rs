@@ -31,27 +31,14 @@ pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 #[derive(Debug, thiserror::Error)]
 pub enum WalError {
     #[error("log: {operation} {path}")]
-    Io {
-        operation: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
     #[error(
         "log: {path} is damaged at byte {offset}: frame {expected} is broken but frame {found} follows. \
          This is no torn write, entries were lost: restore this member from a snapshot or rejoin it"
     )]
-    Damaged {
-        path: PathBuf,
-        offset: u64,
-        expected: u64,
-        found: u64,
-    },
+    Damaged { path: PathBuf, offset: u64, expected: u64, found: u64 },
     #[error("log: {path} holds entry {found} where {expected} has to be")]
-    Order {
-        path: PathBuf,
-        expected: u64,
-        found: u64,
-    },
+    Order { path: PathBuf, expected: u64, found: u64 },
 }
 
 #[derive(Debug, Clone)]
@@ -63,17 +50,21 @@ pub struct WalOptions {
 
 impl Default for WalOptions {
     fn default() -> Self {
-        Self {
-            segment_bytes: 16 << 20,
-            cache_bytes: 1 << 20,
-        }
+        Self { segment_bytes: 16 << 20, cache_bytes: 1 << 20 }
     }
 }
 
 /// What the log thread has to do.
 enum Job {
-    Write { items: Vec<Item>, ids: Vec<u64>, done: Done },
-    Purge { index: u64, term: u64 },
+    Write {
+        items: Vec<Item>,
+        ids: Vec<u64>,
+        done: Done,
+    },
+    Purge {
+        index: u64,
+        term: u64,
+    },
     /// Try again to reserve a spare segment.
     Reserve,
     Close,
@@ -128,11 +119,7 @@ impl Wal {
                 path: folder.to_owned(),
                 source,
             })?;
-        Ok(Self {
-            shared,
-            jobs,
-            thread: Mutex::new(Some(thread)),
-        })
+        Ok(Self { shared, jobs, thread: Mutex::new(Some(thread)) })
     }
 
     /// Entries are readable when this returns, and on disk when `done` is called.
@@ -166,11 +153,7 @@ impl Wal {
 
     // The callers hold the lock of the slots: the queue has their order.
     fn write(&self, item: Item, done: Done) {
-        self.send(Job::Write {
-            items: vec![item],
-            ids: Vec::new(),
-            done,
-        });
+        self.send(Job::Write { items: vec![item], ids: Vec::new(), done });
     }
 
     fn send(&self, job: Job) {
@@ -257,7 +240,8 @@ fn read_body(file: &dyn DiskFile, location: &Location, index: u64) -> io::Result
     let mut body = vec![0; location.len as usize];
     let read = file.read_at(&mut body, location.offset)?;
     if read < body.len() || crc32fast::hash(&body) != location.crc {
-        let message = format!("log entry {index} cannot be read back from disk: its checksum does not match");
+        let message =
+            format!("log entry {index} cannot be read back from disk: its checksum does not match");
         return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
     Ok(body.into())

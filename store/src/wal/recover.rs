@@ -35,18 +35,20 @@ fn segment_number(path: &Path) -> Option<u64> {
     u64::from_str_radix(name, 16).ok()
 }
 
-pub(super) fn recover(folder: &Path, disk: &dyn Disk, _options: &WalOptions) -> Result<Recovered, WalError> {
+pub(super) fn recover(
+    folder: &Path,
+    disk: &dyn Disk,
+    _options: &WalOptions,
+) -> Result<Recovered, WalError> {
     let io = |operation, path: &Path| {
         let path = path.to_owned();
         move |source| WalError::Io { operation, path, source }
     };
     let paths = disk.list(folder).map_err(io("list", folder))?;
-    let mut segments: Vec<_> = paths.iter().filter_map(|p| Some((segment_number(p)?, p.clone()))).collect();
+    let mut segments: Vec<_> =
+        paths.iter().filter_map(|p| Some((segment_number(p)?, p.clone()))).collect();
     segments.sort();
-    let mut recovery = Recovery {
-        slots: Slots::default(),
-        sequence: None,
-    };
+    let mut recovery = Recovery { slots: Slots::default(), sequence: None };
     let mut tail = None;
     let last = segments.len().saturating_sub(1);
     for (at, (number, path)) in segments.iter().enumerate() {
@@ -59,10 +61,7 @@ pub(super) fn recover(folder: &Path, disk: &dyn Disk, _options: &WalOptions) -> 
     recovery.check_start(folder)?;
     Ok(Recovered {
         slots: recovery.slots,
-        tail: Tail {
-            segment: tail,
-            sequence: recovery.sequence.unwrap_or(1),
-        },
+        tail: Tail { segment: tail, sequence: recovery.sequence.unwrap_or(1) },
     })
 }
 
@@ -81,7 +80,13 @@ struct Recovery {
 
 impl Recovery {
     /// Returns where the frames end.
-    fn segment(&mut self, number: u64, path: &Path, bytes: &Bytes, last: bool) -> Result<u64, WalError> {
+    fn segment(
+        &mut self,
+        number: u64,
+        path: &Path,
+        bytes: &Bytes,
+        last: bool,
+    ) -> Result<u64, WalError> {
         let mut at = 0;
         while at < bytes.len() {
             let Parsed::Frame(frame) = frame::parse(&bytes.slice(at..)) else { break };
@@ -132,16 +137,17 @@ impl Recovery {
             return Ok(());
         };
         if found > purged + 1 {
-            return Err(WalError::Order {
-                path: folder.to_owned(),
-                expected: purged + 1,
-                found,
-            });
+            return Err(WalError::Order { path: folder.to_owned(), expected: purged + 1, found });
         }
         Ok(())
     }
 
-    fn item(&mut self, path: &Path, item: Item, location: Option<Location>) -> Result<(), WalError> {
+    fn item(
+        &mut self,
+        path: &Path,
+        item: Item,
+        location: Option<Location>,
+    ) -> Result<(), WalError> {
         match item {
             Item::Entry(entry) => {
                 let expected = self.slots.next_index().unwrap_or(entry.index);

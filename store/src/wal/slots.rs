@@ -72,14 +72,7 @@ impl Slots {
         } else {
             self.cached_from = entry.index + 1;
         }
-        self.slots.push_back(Slot {
-            id,
-            term: entry.term,
-            kind: entry.kind,
-            len,
-            body,
-            location,
-        });
+        self.slots.push_back(Slot { id, term: entry.term, kind: entry.kind, len, body, location });
         id
     }
 
@@ -171,19 +164,18 @@ impl Slots {
             let body = match (&slot.body, slot.location) {
                 (Some(body), _) => body.clone(),
                 (None, Some(location)) => {
-                    let gone = || io::Error::other(format!("the segment of log entry {index} is not open"));
+                    let gone = || {
+                        io::Error::other(format!("the segment of log entry {index} is not open"))
+                    };
                     let file = self.files.get(&location.segment).ok_or_else(gone)?;
                     fetch.push((entries.len(), location, file.clone()));
                     Bytes::new()
                 }
-                (None, None) => return Err(io::Error::other(format!("log entry {index} is nowhere"))),
+                (None, None) => {
+                    return Err(io::Error::other(format!("log entry {index} is nowhere")));
+                }
             };
-            entries.push(Entry {
-                index,
-                term: slot.term,
-                kind: slot.kind,
-                body,
-            });
+            entries.push(Entry { index, term: slot.term, kind: slot.kind, body });
         }
         Ok(entries)
     }

@@ -71,7 +71,10 @@ impl Writer {
         shared.slots().files.insert(number, file.clone());
         let spare = spare_path(&folder);
         let mut writer = Self {
-            spare: disk.open(&spare).and_then(|file| file.len()).is_ok_and(|len| len >= options.segment_bytes),
+            spare: disk
+                .open(&spare)
+                .and_then(|file| file.len())
+                .is_ok_and(|len| len >= options.segment_bytes),
             shared,
             disk,
             options,
@@ -89,12 +92,8 @@ impl Writer {
     }
 
     pub fn run(mut self, queue: mpsc::Receiver<Job>) {
-        let mut waiting = Waiting {
-            items: Vec::new(),
-            slots: Vec::new(),
-            done: Vec::new(),
-            bytes: 0,
-        };
+        let mut waiting =
+            Waiting { items: Vec::new(), slots: Vec::new(), done: Vec::new(), bytes: 0 };
         while let Ok(job) = queue.recv() {
             let mut next = Some(job);
             let mut open = true;
@@ -130,7 +129,8 @@ impl Writer {
         let result = match &self.failed {
             Some(cause) => Err(cause.clone()),
             None => self.write(&items, &slots).map_err(|error| {
-                let cause = format!("write to the log in {}: {error}", self.shared.folder.display());
+                let cause =
+                    format!("write to the log in {}: {error}", self.shared.folder.display());
                 tracing::error!("{cause}; this member stops taking writes");
                 self.failed = Some(cause.clone());
                 cause
@@ -265,7 +265,8 @@ impl Writer {
         }
         let unused: Vec<u64> = {
             let mut slots = self.shared.slots();
-            let needed = slots.oldest_segment().unwrap_or(self.segment.number).min(self.segment.number);
+            let needed =
+                slots.oldest_segment().unwrap_or(self.segment.number).min(self.segment.number);
             let unused: Vec<_> = slots.files.range(..needed).map(|(number, _)| *number).collect();
             slots.files.retain(|number, _| *number >= needed);
             unused

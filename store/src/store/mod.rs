@@ -1,0 +1,112 @@
+//! The store: a member that runs.
+
+mod batch;
+mod identity;
+mod kv_impl;
+mod lease;
+mod open;
+mod snapshotter;
+mod status;
+mod watch;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use openraft::Raft;
+use openraft::raft::ReadPolicy;
+
+pub use self::identity::Identity;
+pub use self::status::{Alarm, HashKv, Member, Status};
+pub use self::watch::WatchHandle;
+
+use self::batch::Proposer;
+use crate::config::{Config, ConfigError};
+use crate::core::Core;
+use crate::engine::EngineError;
+use crate::kv::KvError;
+use crate::raft::log::SoleVoter;
+use crate::raft::machine::Machine;
+use crate::raft::types::TypeConfig;
+use crate::snapshot::SnapshotError;
+use crate::wal::disk::Disk;
+use crate::wal::{Wal, WalError};
+
+pub(crate) type RaftHandle = Raft<TypeConfig, Machine>;
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("store: {operation} {path}: {source}")]
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error(
+        "store: {path} is locked: another process uses this data folder; stop it or choose another --data-dir"
+    )]
+    Locked { path: PathBuf },
+    #[error("store: {path} does not say who this member is: {fault}")]
+    Identity { path: PathBuf, fault: String },
+    #[error("store: {0}")]
+    Log(#[from] WalError),
+    #[error("store: {0}")]
+    Snapshot(#[from] SnapshotError),
+    #[error("store: rebuild the engine in {path}: {source}")]
+    Engine { path: PathBuf, source: EngineError },
+    #[error(
+        "store: the engine in {path} is lost and the log begins only after entry {purged}, \
+         which no snapshot covers: restore this member from a backup or rejoin it"
+    )]
+    Lost { path: PathBuf, purged: u64 },
+    #[error("store: start Raft: {0}")]
+    Raft(String),
+}
+
+/// What the parts of a running store share.
+pub(crate) struct Inner {
+    pub config: Config,
+    pub identity: Identity,
+    pub core: Arc<Core>,
+    pub raft: RaftHandle,
+    pub wal: Arc<Wal>,
+    pub disk: Arc<dyn Disk>,
+    pub sole_voter: SoleVoter,
+    pub lease_clock: Mutex<crate::mvcc::lease::LeaseClock>,
+    pub started: std::time::Instant,
+}
+
+impl Inner {
+    /// Refuses a write that could fill the disk.
+    fn check_space(&self, bytes: u64) -> Result<(), KvError> {
+        let folder = &self.config.data_dir;
+        let free = self.disk.free_bytes(folder).unwrap_or(u64::MAX);
+        if free >= self.config.min_free_bytes && self.wal.admit(bytes) {
+            return Ok(());
+        }
+        Err(KvError::NoSpace { path: folder.display().to_string() })
+    }
+
+    /// Returns when a read of the applied state sees everything that was acknowledged.
+    async fn linearize(&self) -> Result<(), KvError> {
+        if self.sole_voter.get() {
+            // Nobody else can commit, and a client is answered only after applying.
+            return Ok(());
+        }
+        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+            Ok(_) => Ok(()),
+            Err(openraft::errors::RaftError::APIError(_)) => Err(KvError::NoLeader),
+            Err(openraft::errors::RaftError::Fatal(_)) => Err(KvError::Stopped),
+        }
+    }
+}
+
+/// A running member. Implements [`crate::kv::Kv`].
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+    proposer: Mutex<Option<Proposer>>,
+    tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    batcher: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    engine_thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    _lock: std::fs::File,
+}

@@ -1,0 +1,259 @@
+//! Starting and stopping a member.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use openraft::Raft;
+use openraft::async_runtime::watch::WatchReceiver as _;
+
+use super::batch::{self, Proposer};
+use super::identity::{self, io_error};
+use super::{Inner, OpenError, RaftHandle, Store, lease, snapshotter};
+use crate::config::{Config, InitialState};
+use crate::core::{self, Core};
+use crate::engine::sled::SledEngine;
+use crate::engine::worker::EngineQueue;
+use crate::mvcc::Mvcc;
+use crate::raft::log::{LogStore, SoleVoter, last_membership};
+use crate::raft::machine::Machine;
+use crate::raft::network::Network;
+use crate::raft::types::AppliedTo;
+use crate::snapshot::SnapshotFolder;
+use crate::wal::disk::{Disk, RealDisk};
+use crate::wal::{Wal, WalOptions};
+
+impl Store {
+    /// Opens the data folder, or starts a new cluster in it. Returns when this member can
+    /// serve what it had acknowledged before; with several members it may still be looking
+    /// for a leader.
+    pub async fn open(config: Config) -> Result<Arc<Self>, OpenError> {
+        Self::open_on(config, Arc::new(RealDisk)).await
+    }
+
+    /// With a disk of the caller's choice for the log.
+    pub async fn open_on(config: Config, disk: Arc<dyn Disk>) -> Result<Arc<Self>, OpenError> {
+        config.validate()?;
+        let dir = config.data_dir.clone();
+        std::fs::create_dir_all(dir.join("log")).map_err(io_error("create", &dir))?;
+        let lock = identity::lock(&dir)?;
+        let identity = identity::load(&config)?;
+        let sole_voter = SoleVoter::new(identity.member_id);
+        // Reading the log and the engine blocks; other parts of the process start meanwhile.
+        let blocking = {
+            let (config, disk, cluster_id) = (config.clone(), disk.clone(), identity.cluster_id);
+            tokio::task::spawn_blocking(move || open_storage(&config, disk, cluster_id))
+        };
+        let (wal, core, engine_thread) =
+            blocking.await.map_err(|error| OpenError::Raft(error.to_string()))??;
+        let log = LogStore::new(wal.clone(), sole_voter.clone());
+        follow_membership(&log, &core, &sole_voter)?;
+        let raft = start_raft(&config, identity.member_id, &log, core.clone()).await?;
+        let inner = Arc::new(Inner {
+            config,
+            identity,
+            core,
+            raft,
+            wal,
+            disk,
+            sole_voter,
+            lease_clock: Mutex::default(),
+            started: std::time::Instant::now(),
+        });
+        bootstrap(&inner).await?;
+        let (proposer, pending) = Proposer::new();
+        let batcher = tokio::spawn(batch::run(inner.clone(), pending));
+        let tasks = vec![
+            tokio::spawn(lease::run(inner.clone(), proposer.clone())),
+            tokio::spawn(snapshotter::run(inner.clone())),
+            tokio::spawn(follow_ticks(inner.clone())),
+        ];
+        Ok(Arc::new(Store {
+            inner,
+            proposer: Mutex::new(Some(proposer)),
+            tasks: Mutex::new(tasks),
+            batcher: Mutex::new(Some(batcher)),
+            engine_thread: Mutex::new(Some(engine_thread)),
+            _lock: lock,
+        }))
+    }
+
+    /// Finishes what has been accepted, then stops. Nothing is lost if this is not called;
+    /// the next start just replays more.
+    pub async fn shutdown(&self) {
+        self.take_proposer();
+        let tasks: Vec<_> = lock(&self.tasks).drain(..).collect();
+        for task in tasks {
+            task.abort();
+            // Aborted on purpose.
+            let _ = task.await;
+        }
+        let batcher = lock(&self.batcher).take();
+        if let Some(batcher) = batcher {
+            let _ = batcher.await;
+        }
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(%error, "Raft did not stop cleanly");
+        }
+        self.inner.core.queue.close().await;
+        let engine_thread = lock(&self.engine_thread).take();
+        let wal = self.inner.wal.clone();
+        let joined = tokio::task::spawn_blocking(move || {
+            wal.close();
+            engine_thread.is_none_or(|thread| thread.join().is_ok())
+        });
+        if !joined.await.unwrap_or(false) {
+            tracing::error!("a thread of the store panicked");
+        }
+    }
+
+    fn take_proposer(&self) {
+        lock(&self.proposer).take();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+type Storage = (Arc<Wal>, Arc<Core>, std::thread::JoinHandle<()>);
+
+fn open_storage(
+    config: &Config,
+    disk: Arc<dyn Disk>,
+    cluster_id: u64,
+) -> Result<Storage, OpenError> {
+    let dir = &config.data_dir;
+    let options = WalOptions { segment_bytes: config.log_segment_bytes, ..Default::default() };
+    let wal = Wal::open(&dir.join("log"), disk, options)?;
+    let snapshots = SnapshotFolder::open(dir.join("snapshots"))?;
+    let current = snapshots.current()?;
+    let path = dir.join("engine");
+    let (engine, mvcc, applied) = open_engine(&path, config)?;
+    let covered = current
+        .as_ref()
+        .and_then(|(_, header)| AppliedTo::decode(header.meta.applied.clone()).ok());
+    let reached = [&applied.log_id, &covered.and_then(|covered| covered.log_id)];
+    let reached = reached.into_iter().flatten().map(|id| id.index()).max();
+    if let Some((purged, _)) = wal.purged()
+        && reached.is_none_or(|reached| reached < purged)
+    {
+        return Err(OpenError::Lost { path, purged });
+    }
+    let engine = Arc::new(engine);
+    let (queue, thread) = EngineQueue::start(engine.clone(), mvcc.revision())
+        .map_err(io_error("start the thread of", &path))?;
+    let file = current.map(|(file, _)| file);
+    let core =
+        Core::new(mvcc, applied, engine, queue, snapshots, file, cluster_id, config.recent_bytes);
+    Ok((Arc::new(wal), Arc::new(core), thread))
+}
+
+/// Opens the engine; one that is broken is moved aside, and what it held comes back from
+/// the snapshot and the log.
+fn open_engine(path: &Path, config: &Config) -> Result<(SledEngine, Mvcc, AppliedTo), OpenError> {
+    let attempt = || {
+        let engine = SledEngine::open(path, config.engine_cache_bytes)?;
+        let (mvcc, applied) = core::load(&engine, config.recent_bytes)?;
+        Ok((engine, mvcc, applied))
+    };
+    let suspect = config.data_dir.join("engine.suspect");
+    let first =
+        if suspect.exists() { Err(crate::engine::EngineError::Inconsistent) } else { attempt() };
+    let cause = match first {
+        Ok(opened) => return Ok(opened),
+        Err(cause) => cause,
+    };
+    let aside = config.data_dir.join("engine.broken");
+    tracing::error!(
+        engine = %path.display(), aside = %aside.display(), %cause,
+        "the engine is damaged: moved aside, rebuilding it from the snapshot and the log"
+    );
+    if aside.exists() {
+        std::fs::remove_dir_all(&aside).map_err(io_error("remove", &aside))?;
+    }
+    if path.exists() {
+        std::fs::rename(path, &aside).map_err(io_error("move aside", path))?;
+    }
+    if suspect.exists() {
+        std::fs::remove_file(&suspect).map_err(io_error("remove", &suspect))?;
+    }
+    attempt().map_err(|source| OpenError::Engine { path: path.to_owned(), source })
+}
+
+fn follow_membership(log: &LogStore, core: &Core, sole_voter: &SoleVoter) -> Result<(), OpenError> {
+    let applied = core.applied();
+    sole_voter.follow(applied.membership.membership());
+    let index = applied.log_id.map(|id| id.index());
+    let last = last_membership(log, index).map_err(|error| OpenError::Raft(error.to_string()))?;
+    if let Some(members) = last {
+        sole_voter.follow(&members);
+    }
+    Ok(())
+}
+
+async fn start_raft(
+    config: &Config,
+    id: u64,
+    log: &LogStore,
+    core: Arc<Core>,
+) -> Result<RaftHandle, OpenError> {
+    let raft_config = openraft::Config {
+        cluster_name: config.cluster_token.clone(),
+        heartbeat_interval: config.heartbeat_ms,
+        election_timeout_min: config.election_timeout_ms,
+        election_timeout_max: config.election_timeout_ms * 2,
+        install_snapshot_timeout: 60_000,
+        // Snapshots are written by our own task; see `snapshotter`.
+        snapshot_policy: openraft::SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: 1000,
+        purge_batch_size: 1,
+        enable_pre_vote: Some(true),
+        // Turned on as soon as there is another member to hear or to wait for.
+        enable_tick: false,
+        ..Default::default()
+    };
+    let raft_config = raft_config.validate().map_err(|error| OpenError::Raft(error.to_string()))?;
+    let machine = Machine::new(core);
+    Raft::new(id, Arc::new(raft_config), Network::default(), log.clone(), machine)
+        .await
+        .map_err(|error| OpenError::Raft(error.to_string()))
+}
+
+async fn bootstrap(inner: &Inner) -> Result<(), OpenError> {
+    let raft_error = |error: &dyn std::fmt::Display| OpenError::Raft(error.to_string());
+    let raft = &inner.raft;
+    let initialized = raft.is_initialized().await.map_err(|error| raft_error(&error))?;
+    if !initialized && inner.config.initial_state == InitialState::New {
+        let members: BTreeMap<_, _> = inner.config.initial_members().into_iter().collect();
+        tracing::info!(members = members.len(), cluster = %format!("{:x}", inner.identity.cluster_id), "starting a new cluster");
+        raft.initialize(members).await.map_err(|error| raft_error(&error))?;
+    }
+    if inner.sole_voter.get() {
+        // Nobody else could be asked, so there is nothing to wait for.
+        if !raft.is_leader() {
+            raft.trigger().elect(false).await.map_err(|error| raft_error(&error))?;
+        }
+        raft.wait(Some(std::time::Duration::from_secs(30)))
+            .current_leader(inner.identity.member_id, "the only voter leads")
+            .await
+            .map_err(|error| raft_error(&error))?;
+        raft.wait_for_recovery(None).await.map_err(|error| raft_error(&error))?;
+    }
+    Ok(())
+}
+
+/// Raft's timers run only when there are others: alone, nothing ever wakes up.
+async fn follow_ticks(inner: Arc<Inner>) {
+    let mut metrics = inner.raft.server_metrics();
+    loop {
+        let alone = {
+            let metrics = metrics.borrow_and_update();
+            metrics.membership_config.nodes().count() <= 1 && inner.sole_voter.get()
+        };
+        inner.raft.runtime_config().tick(!alone);
+        if metrics.changed().await.is_err() {
+            return;
+        }
+    }
+}

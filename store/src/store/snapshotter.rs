@@ -1,0 +1,57 @@
+//! Compacts the log: when it has grown enough, writes a snapshot and lets the log before it
+//! go. A snapshot that fails (a full disk) is tried again when the log has grown further;
+//! until then nothing is lost but space.
+
+use std::sync::Arc;
+
+use openraft::async_runtime::watch::WatchReceiver as _;
+
+use super::Inner;
+use crate::raft::machine::write_snapshot;
+
+pub(super) async fn run(inner: Arc<Inner>) {
+    let mut applied = inner.raft.data_metrics();
+    let mut failed_at_bytes = 0;
+    loop {
+        if applied.changed().await.is_err() {
+            return;
+        }
+        let log_bytes = inner.wal.bytes();
+        let threshold = inner.config.snapshot_log_bytes.max(inner.core.mvcc().bytes());
+        if log_bytes < threshold + failed_at_bytes {
+            continue;
+        }
+        match compact_log(&inner).await {
+            Ok(()) => failed_at_bytes = 0,
+            Err(error) => {
+                tracing::error!(%error, log_bytes, "cannot write a snapshot, so the log keeps growing");
+                failed_at_bytes = log_bytes;
+            }
+        }
+    }
+}
+
+/// Writes a snapshot now and purges the log up to it.
+pub(super) async fn compact_log(
+    inner: &Inner,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    write_snapshot(&inner.core).await?;
+    let index = inner.core.snapshot_index();
+    inner.raft.trigger().snapshot().await?;
+    // The log may go only once Raft has taken note of the snapshot.
+    let wait = inner.raft.wait(Some(std::time::Duration::from_secs(30)));
+    let noted = |id: Option<u64>| id >= index;
+    wait.metrics(
+        |metrics| noted(metrics.snapshot.as_ref().map(|id| id.index())),
+        "the snapshot is known",
+    )
+    .await?;
+    if let Some(index) = index {
+        let keep = if inner.sole_voter.get() { 0 } else { KEEP_FOR_PEERS };
+        inner.raft.trigger().purge_log(index.saturating_sub(keep)).await?;
+    }
+    Ok(())
+}
+
+/// Entries kept for members that are only a little behind, so that they need no snapshot.
+const KEEP_FOR_PEERS: u64 = 1000;
