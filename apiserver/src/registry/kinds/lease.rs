@@ -1,0 +1,21 @@
+//! Leases: heartbeats and elected leaders.
+
+use crate::registry::Kind;
+use crate::registry::strategy::Rules;
+use crate::registry::tables::config::LEASE;
+
+pub static LEASE_KIND: Kind = Kind {
+    resource: skiff_proto::resource::LEASES,
+    kind: "Lease",
+    singular: "lease",
+    short_names: &[],
+    categories: &[],
+    namespaced: true,
+    subresources: &[],
+    fields: &LEASE,
+    defaults: |_| {},
+    strategy: &RULES,
+    selectable: &[],
+};
+
+static RULES: Rules = Rules { ..Rules::NAMESPACED };
