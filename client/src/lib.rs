@@ -5,6 +5,7 @@ pub mod api;
 pub mod cache;
 pub mod event;
 pub mod queue;
+pub mod scan;
 pub mod watcher;
 
 pub use api::*;
