@@ -1,4 +1,6 @@
 //! The etcd-like Raft store.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod codec;
 pub mod command;
 pub mod config;

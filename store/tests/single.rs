@@ -1,4 +1,5 @@
 //! One member, as the API server uses it: writes, reads, watches, leases, restarts.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

@@ -21,6 +21,8 @@ use crate::mvcc::{Digest, Records, WriteBatch};
 pub enum EngineError {
     #[error("engine: {operation}: {fault}")]
     Failed { operation: &'static str, fault: String },
+    #[error("engine: {operation}: no space left")]
+    NoSpace { operation: &'static str },
     #[error("engine: its records are not the ones its meta describes")]
     Inconsistent,
     #[error("engine: {0}")]

@@ -21,6 +21,7 @@ use crate::kv::LeaseId;
 use crate::mvcc::record::Record;
 use crate::mvcc::revision::Rev;
 use crate::mvcc::{ReadFault, Records, WriteBatch};
+use crate::wal::disk::is_no_space;
 
 const META: &[u8] = b"m";
 const LEASE: u8 = b'l';
@@ -37,6 +38,9 @@ fn guarded<T>(
 ) -> Result<T, EngineError> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
+        Ok(Err(::sled::Error::Io(error))) if is_no_space(&error) => {
+            Err(EngineError::NoSpace { operation })
+        }
         Ok(Err(error)) => Err(EngineError::Failed { operation, fault: error.to_string() }),
         Err(panic) => Err(EngineError::Failed { operation, fault: panic_text(&*panic) }),
     }

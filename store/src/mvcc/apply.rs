@@ -143,10 +143,10 @@ impl Mvcc {
     }
 
     /// Everything in the chosen branches that can be refused, against the state before.
-    pub(super) fn check_path<'a>(
+    pub(super) fn check_path(
         &self,
         txn: &TxnRequest,
-        path: &mut impl Iterator<Item = &'a bool>,
+        path: &mut dyn Iterator<Item = &bool>,
     ) -> Result<(), KvError> {
         let succeeded = path.next().copied().unwrap_or(false);
         for op in branch(txn, succeeded) {
@@ -161,20 +161,10 @@ impl Mvcc {
                     }
                 }
                 Op::Delete(_) => {}
-                Op::Txn(nested) => self.check_path_boxed(nested, path)?,
+                Op::Txn(nested) => self.check_path(nested, path)?,
             }
         }
         Ok(())
-    }
-
-    // The recursion needs one concrete iterator type.
-    fn check_path_boxed<'a>(
-        &self,
-        txn: &TxnRequest,
-        path: &mut dyn Iterator<Item = &'a bool>,
-    ) -> Result<(), KvError> {
-        let mut path = path;
-        self.check_path(txn, &mut path)
     }
 }
 
@@ -235,11 +225,11 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn txn<'b>(
+    fn txn(
         &mut self,
         txn: &TxnRequest,
         records: &dyn Records,
-        path: &mut dyn Iterator<Item = &'b bool>,
+        path: &mut dyn Iterator<Item = &bool>,
     ) -> Result<TxnResponse, ReadFault> {
         let succeeded = path.next().copied().unwrap_or(false);
         let ops = branch(txn, succeeded);

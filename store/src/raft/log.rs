@@ -6,7 +6,6 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::oneshot;
@@ -163,17 +162,4 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.wal.purge(log_id.index(), term_of(&log_id));
         Ok(())
     }
-}
-
-/// The last membership in the log's entries after `applied`, if there is one: it counts
-/// from when it is written, not from when it is applied.
-pub fn last_membership(log: &LogStore, applied: Option<u64>) -> io::Result<Option<MemberSet>> {
-    let from = applied.map_or(0, |index| index + 1);
-    let mut last = None;
-    for entry in log.get(from.., usize::MAX)? {
-        if let Some(members) = entry.get_membership() {
-            last = Some(members);
-        }
-    }
-    Ok(last)
 }

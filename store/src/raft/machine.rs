@@ -7,6 +7,7 @@ use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend};
 
+use super::log::SoleVoter;
 use super::types::*;
 use crate::core::Core;
 use crate::engine::Meta;
@@ -21,13 +22,14 @@ const ROUND_ENTRIES: usize = 64;
 #[derive(Clone)]
 pub struct Machine {
     core: Arc<Core>,
+    sole_voter: SoleVoter,
 }
 
 pub type SnapshotOf = Snapshot<Term, MemberId, MemberNode, SnapshotFile>;
 
 impl Machine {
-    pub fn new(core: Arc<Core>) -> Self {
-        Self { core }
+    pub fn new(core: Arc<Core>, sole_voter: SoleVoter) -> Self {
+        Self { core, sole_voter }
     }
 
     async fn round(&self, entries: &mut Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
@@ -95,9 +97,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn install_snapshot(
         &mut self,
-        _meta: &SnapshotMeta,
+        meta: &SnapshotMeta,
         snapshot: SnapshotFile,
     ) -> Result<(), io::Error> {
+        self.sole_voter.follow(meta.last_membership.membership());
         // Batches on their way must not land in the new content.
         self.core.queue.barrier().await.map_err(io::Error::other)?;
         let core = self.core.clone();

@@ -52,6 +52,8 @@ pub enum OpenError {
     Log(#[from] WalError),
     #[error("store: {0}")]
     Snapshot(#[from] SnapshotError),
+    #[error("store: no space left to open {path}: free some and start again; nothing was changed")]
+    NoSpace { path: PathBuf },
     #[error("store: rebuild the engine in {path}: {source}")]
     Engine { path: PathBuf, source: EngineError },
     #[error(

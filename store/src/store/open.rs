@@ -12,10 +12,11 @@ use super::identity::{self, io_error};
 use super::{Inner, OpenError, RaftHandle, Store, lease, snapshotter};
 use crate::config::{Config, InitialState};
 use crate::core::{self, Core};
+use crate::engine::EngineError;
 use crate::engine::sled::SledEngine;
 use crate::engine::worker::EngineQueue;
 use crate::mvcc::Mvcc;
-use crate::raft::log::{LogStore, SoleVoter, last_membership};
+use crate::raft::log::{LogStore, SoleVoter};
 use crate::raft::machine::Machine;
 use crate::raft::network::Network;
 use crate::raft::types::AppliedTo;
@@ -47,8 +48,7 @@ impl Store {
         let (wal, core, engine_thread) =
             blocking.await.map_err(|error| OpenError::Raft(error.to_string()))??;
         let log = LogStore::new(wal.clone(), sole_voter.clone());
-        follow_membership(&log, &core, &sole_voter)?;
-        let raft = start_raft(&config, identity.member_id, &log, core.clone()).await?;
+        let raft = start_raft(&config, identity.member_id, &log, &sole_voter, core.clone()).await?;
         let inner = Arc::new(Inner {
             config,
             identity,
@@ -125,11 +125,11 @@ fn open_storage(
 ) -> Result<Storage, OpenError> {
     let dir = &config.data_dir;
     let options = WalOptions { segment_bytes: config.log_segment_bytes, ..Default::default() };
-    let wal = Wal::open(&dir.join("log"), disk, options)?;
+    let wal = Wal::open(&dir.join("log"), disk.clone(), options)?;
     let snapshots = SnapshotFolder::open(dir.join("snapshots"))?;
     let current = snapshots.current()?;
     let path = dir.join("engine");
-    let (engine, mvcc, applied) = open_engine(&path, config)?;
+    let (engine, mvcc, applied) = open_engine(&path, disk.as_ref(), config)?;
     let covered = current
         .as_ref()
         .and_then(|(_, header)| AppliedTo::decode(header.meta.applied.clone()).ok());
@@ -149,21 +149,51 @@ fn open_storage(
     Ok((Arc::new(wal), Arc::new(core), thread))
 }
 
+type Opened = (SledEngine, Mvcc, AppliedTo);
+
+fn try_engine(path: &Path, config: &Config) -> Result<Opened, EngineError> {
+    let engine = SledEngine::open(path, config.engine_cache_bytes)?;
+    let (mvcc, applied) = core::load(&engine, config.recent_bytes)?;
+    Ok((engine, mvcc, applied))
+}
+
 /// Opens the engine; one that is broken is moved aside, and what it held comes back from
 /// the snapshot and the log.
-fn open_engine(path: &Path, config: &Config) -> Result<(SledEngine, Mvcc, AppliedTo), OpenError> {
-    let attempt = || {
-        let engine = SledEngine::open(path, config.engine_cache_bytes)?;
-        let (mvcc, applied) = core::load(&engine, config.recent_bytes)?;
-        Ok((engine, mvcc, applied))
-    };
+fn open_engine(path: &Path, disk: &dyn Disk, config: &Config) -> Result<Opened, OpenError> {
     let suspect = config.data_dir.join("engine.suspect");
-    let first =
-        if suspect.exists() { Err(crate::engine::EngineError::Inconsistent) } else { attempt() };
-    let cause = match first {
-        Ok(opened) => return Ok(opened),
-        Err(cause) => cause,
+    let ballast = config.data_dir.join("ballast");
+    let mut first =
+        if suspect.exists() { Err(EngineError::Inconsistent) } else { try_engine(path, config) };
+    if matches!(first, Err(EngineError::NoSpace { .. })) && disk.remove(&ballast).is_ok() {
+        tracing::warn!(path = %ballast.display(), "the disk is full; the space kept for opening is used");
+        first = try_engine(path, config);
+    }
+    let opened = match first {
+        Ok(opened) => opened,
+        Err(EngineError::NoSpace { .. }) => {
+            return Err(OpenError::NoSpace { path: path.to_owned() });
+        }
+        Err(cause) => {
+            set_aside(path, config, &cause)?;
+            try_engine(path, config)
+                .map_err(|source| OpenError::Engine { path: path.to_owned(), source })?
+        }
     };
+    if suspect.exists() {
+        std::fs::remove_file(&suspect).map_err(io_error("remove", &suspect))?;
+    }
+    if !ballast.exists()
+        && let Err(error) = disk.create(&ballast, BALLAST_BYTES)
+    {
+        tracing::warn!(path = %ballast.display(), %error, "cannot keep space for opening on a full disk");
+    }
+    Ok(opened)
+}
+
+/// Space that is given up when the engine cannot even be opened without more.
+const BALLAST_BYTES: u64 = 2 << 20;
+
+fn set_aside(path: &Path, config: &Config, cause: &EngineError) -> Result<(), OpenError> {
     let aside = config.data_dir.join("engine.broken");
     tracing::error!(
         engine = %path.display(), aside = %aside.display(), %cause,
@@ -175,20 +205,6 @@ fn open_engine(path: &Path, config: &Config) -> Result<(SledEngine, Mvcc, Applie
     if path.exists() {
         std::fs::rename(path, &aside).map_err(io_error("move aside", path))?;
     }
-    if suspect.exists() {
-        std::fs::remove_file(&suspect).map_err(io_error("remove", &suspect))?;
-    }
-    attempt().map_err(|source| OpenError::Engine { path: path.to_owned(), source })
-}
-
-fn follow_membership(log: &LogStore, core: &Core, sole_voter: &SoleVoter) -> Result<(), OpenError> {
-    let applied = core.applied();
-    sole_voter.follow(applied.membership.membership());
-    let index = applied.log_id.map(|id| id.index());
-    let last = last_membership(log, index).map_err(|error| OpenError::Raft(error.to_string()))?;
-    if let Some(members) = last {
-        sole_voter.follow(&members);
-    }
     Ok(())
 }
 
@@ -196,6 +212,7 @@ async fn start_raft(
     config: &Config,
     id: u64,
     log: &LogStore,
+    sole_voter: &SoleVoter,
     core: Arc<Core>,
 ) -> Result<RaftHandle, OpenError> {
     let raft_config = openraft::Config {
@@ -214,10 +231,16 @@ async fn start_raft(
         ..Default::default()
     };
     let raft_config = raft_config.validate().map_err(|error| OpenError::Raft(error.to_string()))?;
-    let machine = Machine::new(core);
-    Raft::new(id, Arc::new(raft_config), Network::default(), log.clone(), machine)
+    let raft_error = |error: &dyn std::fmt::Display| OpenError::Raft(error.to_string());
+    let machine = Machine::new(core, sole_voter.clone());
+    let raft = Raft::new(id, Arc::new(raft_config), Network::default(), log.clone(), machine)
         .await
-        .map_err(|error| OpenError::Raft(error.to_string()))
+        .map_err(|error| raft_error(&error))?;
+    // From snapshot, engine and log together; Raft has just put it together.
+    let members =
+        raft.with_raft_state(|state| state.membership_state.effective().membership().clone());
+    sole_voter.follow(&members.await.map_err(|error| raft_error(&error))?);
+    Ok(raft)
 }
 
 async fn bootstrap(inner: &Inner) -> Result<(), OpenError> {
@@ -238,7 +261,12 @@ async fn bootstrap(inner: &Inner) -> Result<(), OpenError> {
             .current_leader(inner.identity.member_id, "the only voter leads")
             .await
             .map_err(|error| raft_error(&error))?;
-        raft.wait_for_recovery(None).await.map_err(|error| raft_error(&error))?;
+        // Everything in its log counts, for nobody else can say otherwise.
+        let last = inner.wal.last().map(|(index, _)| index);
+        raft.wait(None)
+            .applied_index_at_least(last, "the log is applied")
+            .await
+            .map_err(|error| raft_error(&error))?;
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! A store in a folder of its own, and short words for requests.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ pub fn config(dir: &Path) -> Config {
     let mut config = Config::new("test", dir.join("store"));
     config.log_segment_bytes = 4 << 20;
     config.engine_cache_bytes = 2 << 20;
-    config.min_free_bytes = 1 << 20;
+    config.min_free_bytes = 6 << 20;
     config
 }
 
