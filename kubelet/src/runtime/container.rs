@@ -13,7 +13,9 @@ use tonic::Status;
 use super::connection::{already_exists, is_not_found};
 use super::images::Resolved;
 use super::record::{self, ExitRecord, Kind, Record};
-use super::{Core, accounts, embedded, sandbox, spec, task, users};
+use super::spec::NamespaceSource;
+use super::turns::Rank;
+use super::{Core, accounts, embedded, pins, sandbox, spec, task, users};
 use crate::ports::{ContainerConfig, RuntimeError};
 
 /// The exit code of a container that could not be started, as upstream has it.
@@ -73,8 +75,11 @@ impl Core {
             return Err(gone());
         };
         let task = task.map_err(failed)?.filter(|task| task.status() == TaskStatus::Running);
-        let Some(task) = task else {
-            return Err(Core::failed(format!("look at sandbox {sandbox_id}"), "it does not run"));
+        let dir = self.container_dir(sandbox_id);
+        let namespaces = match task {
+            Some(task) => NamespaceSource::Process(task.pid),
+            None if pins::are_there(&dir) => NamespaceSource::Pinned(dir),
+            None => return Err(Core::failed(format!("look at sandbox {sandbox_id}"), "it does not run")),
         };
         let shm = match host_ipc {
             true => PathBuf::from("/dev/shm"),
@@ -82,7 +87,7 @@ impl Core {
         };
         let shared = spec::Shared {
             sandbox_id: sandbox_id.to_owned(),
-            sandbox_pid: task.pid,
+            namespaces,
             network_namespace,
             hostname,
             host_pid,
@@ -141,7 +146,7 @@ impl Core {
         request.stderr = if prepared.tty { String::new() } else { log.clone() };
         request.stdout = log;
         request.terminal = prepared.tty;
-        let Err(status) = self.run_task(request).await else { return Ok(()) };
+        let Err(status) = self.run_task(request, Rank::First).await else { return Ok(()) };
         let now = record::nanos(SystemTime::now());
         let exit = ExitRecord { code: START_ERROR_CODE, started: None, finished: now, oom: false };
         if let Err(status) = self.write_exit(id, &exit).await {

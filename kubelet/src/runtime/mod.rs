@@ -21,12 +21,14 @@ mod exec;
 mod host;
 mod images;
 mod keyed;
+mod pins;
 mod record;
 pub mod reference;
 mod sandbox;
 mod spec;
 mod state;
 mod task;
+mod turns;
 mod users;
 
 use std::collections::HashMap;
@@ -36,7 +38,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use containerd_client::services::v1 as api;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use self::connection::Connection;
 use crate::ports::{
@@ -57,6 +59,7 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Kept: the embedded programs.
     pub data_dir: PathBuf,
+    pub pause: Pause,
     /// `None`: `runc` in the path.
     pub runtime_binary: Option<PathBuf>,
     pub log_max_bytes: u64,
@@ -74,12 +77,24 @@ impl Config {
             snapshotter: None,
             state_dir: PathBuf::from("/run/skiff"),
             data_dir: PathBuf::from("/var/lib/skiff"),
+            pause: Pause::default(),
             runtime_binary: None,
             log_max_bytes: 10 << 20,
             log_max_files: 5,
             starts_at_once: cores * 2,
         }
     }
+}
+
+/// Which sandboxes get a pause program.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pause {
+    /// All, as users of Kubernetes know it.
+    #[default]
+    Always,
+    /// Only pods with a common process namespace, where somebody has to be process 1. For the others the
+    /// namespaces are pinned by mounts: half the processes to start, half the processor time.
+    WhenShared,
 }
 
 /// The real runtime. Cheap to clone; the event stream ends with the last one.
@@ -101,7 +116,7 @@ struct Core {
     boot_id: String,
     /// One change of a container at a time.
     locks: keyed::Keyed,
-    starts: Semaphore,
+    starts: Arc<turns::Turns>,
     /// Whose container an event is about.
     pods: Mutex<HashMap<String, PodRef>>,
     /// What `create_container` knows and `start_container` would have to ask for.
@@ -134,7 +149,7 @@ impl Containerd {
             images: Arc::new(images::Images::new(connection.clone(), &snapshotter)),
             host: host::look().map_err(io("read this process's limits in /proc"))?,
             boot_id: host::boot_id().map_err(io("read the boot id in /proc"))?,
-            starts: Semaphore::new(config.starts_at_once.max(1)),
+            starts: turns::Turns::new(config.starts_at_once),
             locks: keyed::Keyed::default(),
             pods: Mutex::default(),
             created: Mutex::default(),

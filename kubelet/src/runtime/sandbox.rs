@@ -1,14 +1,16 @@
 //! Sandboxes: the pause program holding a pod's namespaces, and the pod's shared memory.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use containerd_client::types::v1::Status as TaskStatus;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tonic::Status;
 
 use super::connection::already_exists;
-use super::record::{self, PAUSE_IMAGE, Record};
-use super::{Core, cgroup, spec, task};
+use super::record::{self, ExitRecord, PAUSE_IMAGE, Record};
+use super::turns::Rank;
+use super::{Core, Pause, cgroup, pins, spec, task};
 use crate::ports::{RuntimeError, SandboxConfig};
 
 /// As the CRI gives it: `/dev/shm` of 64 MiB for the whole pod.
@@ -27,8 +29,9 @@ impl Core {
                 return Err(failed(status));
             }
         }
-        let running = self.get_task(&id).await.map_err(failed)?;
-        if running.is_some_and(|task| task.status() == TaskStatus::Running) {
+        let task = self.get_task(&id).await.map_err(failed)?;
+        let running = task.is_some_and(|task| task.status() == TaskStatus::Running);
+        if running || pins::are_there(&self.container_dir(&id)) {
             return Ok(id);
         }
         // Left behind half-made, or ended: make it anew.
@@ -47,10 +50,25 @@ impl Core {
         let cgroup = format!("{}/{id}", config.cgroup_parent.trim_end_matches('/'));
         let spec = spec::sandbox(config, id, &self.programs.pause_rootfs, &cgroup, &self.host);
         self.create_record(id, PAUSE_IMAGE, &record, &spec, false).await?;
+        let dir = self.container_dir(id);
         if !config.host_ipc {
-            mount_shm(&self.container_dir(id)).map_err(|why| Status::internal(format!("mount /dev/shm: {why}")))?;
+            mount_shm(&dir).map_err(|why| Status::internal(format!("mount /dev/shm: {why}")))?;
         }
-        self.run_task(self.task_request(id, Vec::new())).await.map(drop)
+        if self.needs_pause(config) {
+            return self.run_task(self.task_request(id, Vec::new()), Rank::Second).await;
+        }
+        task::make_private_dir(&dir).map_err(|why| Status::internal(format!("make {}: {why}", dir.display())))?;
+        let sysctls = config.sysctls.clone().into_iter().collect();
+        let network = config.network_namespace.clone().unwrap_or_default();
+        let pinned = pins::make(dir, config.hostname.clone(), sysctls, network).await;
+        pinned.map_err(|why| Status::internal(format!("make the pod's namespaces: {why}")))
+    }
+
+    /// Pods of the host's own network keep the host's name, those of its processes have no process 1: they
+    /// are few, and get the program that fits all.
+    fn needs_pause(&self, config: &SandboxConfig) -> bool {
+        let plain = config.network_namespace.is_some() && !config.host_ipc && !config.host_pid;
+        self.config.pause == Pause::Always || config.share_process_namespace || !plain
     }
 
     /// After a failure: best effort, the next attempt removes what stays.
@@ -70,6 +88,13 @@ impl Core {
         for result in futures_util::future::join_all(kills).await {
             result.map_err(failed)?;
         }
+        let dir = self.container_dir(id);
+        if pins::are_there(&dir) {
+            pins::remove(&dir).map_err(|why| Core::failed(format!("stop sandbox {id}"), why))?;
+            let now = record::nanos(SystemTime::now());
+            let exit = ExitRecord { code: 0, started: None, finished: now, oom: false };
+            self.write_exit(id, &exit).await.map_err(failed)?;
+        }
         Ok(())
     }
 
@@ -81,7 +106,9 @@ impl Core {
             result.map_err(failed)?;
         }
         let record = self.get_record(id).await.map_err(failed)?;
-        unmount_shm(&self.container_dir(id)).map_err(|why| Core::failed(format!("unmount /dev/shm of sandbox {id}"), why))?;
+        let dir = self.container_dir(id);
+        let unmounted = unmount_shm(&dir).and_then(|()| pins::remove(&dir));
+        unmounted.map_err(|why| Core::failed(format!("unmount what sandbox {id} holds"), why))?;
         self.remove_all(id).await.map_err(failed)?;
         if let Some((_, Record { kind: record::Kind::Sandbox { cgroup_parent, .. }, .. })) = record {
             cgroup::remove(&cgroup_parent);

@@ -45,11 +45,29 @@ pub(super) struct Device {
     pub gid: u32,
 }
 
+/// Where a sandbox's namespaces are found.
+#[derive(Debug, Clone)]
+pub(super) enum NamespaceSource {
+    /// Those of the pause program.
+    Process(u32),
+    /// Mounted under their names in this folder.
+    Pinned(PathBuf),
+}
+
+impl NamespaceSource {
+    fn path(&self, name: &str) -> PathBuf {
+        match self {
+            NamespaceSource::Process(pid) => PathBuf::from(format!("/proc/{pid}/ns/{name}")),
+            NamespaceSource::Pinned(dir) => dir.join(name),
+        }
+    }
+}
+
 /// What a container shares with its sandbox.
 #[derive(Debug, Clone)]
 pub(super) struct Shared {
     pub sandbox_id: String,
-    pub sandbox_pid: u32,
+    pub namespaces: NamespaceSource,
     pub network_namespace: Option<PathBuf>,
     pub hostname: String,
     pub host_pid: bool,
@@ -188,7 +206,7 @@ fn environment(config: &ContainerConfig, shared: &Shared) -> Vec<String> {
 }
 
 fn namespaces(shared: &Shared) -> Value {
-    let of_sandbox = |name: &str| format!("/proc/{}/ns/{name}", shared.sandbox_pid);
+    let of_sandbox = |name: &str| shared.namespaces.path(name);
     let mut list = vec![json!({"type": "mount"})];
     if shared.share_process_namespace && !shared.host_pid {
         list.push(json!({"type": "pid", "path": of_sandbox("pid")}));

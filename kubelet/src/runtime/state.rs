@@ -7,8 +7,8 @@ use containerd_client::services::v1 as api;
 use containerd_client::types::v1::{Process, Status as TaskStatus};
 use tonic::Status;
 
-use super::Core;
 use super::record::{self, ExitRecord, Kind, LABEL_POD_UID, Record};
+use super::{Core, pins};
 use crate::ports::{ContainerState, Phase, RuntimeError, SandboxState};
 
 /// The exit code of containers whose end nobody saw, as upstream has it.
@@ -22,6 +22,8 @@ struct Known {
     started: Option<SystemTime>,
     /// Made before the host was started the last time.
     other_boot: bool,
+    /// A sandbox without a process that holds its namespaces.
+    pinned: bool,
 }
 
 impl Known {
@@ -34,6 +36,7 @@ impl Known {
                 TaskStatus::Stopped => Phase::Exited,
                 TaskStatus::Unknown => Phase::Unknown,
             },
+            (None, None) if self.pinned => Phase::Running,
             (None, None) if self.other_boot || self.started.is_some() => Phase::Exited,
             (None, None) => Phase::Created,
         }
@@ -124,6 +127,7 @@ impl Core {
             exit: ExitRecord::of(container),
             started: self.started(&container.id),
             other_boot: record.boot_id != self.boot_id,
+            pinned: matches!(record.kind, Kind::Sandbox { .. }) && pins::are_there(&self.container_dir(&container.id)),
         }
     }
 
@@ -200,6 +204,7 @@ mod tests {
             exit: exit.then_some(ExitRecord { code: 3, started: None, finished: 1, oom: false }),
             started: started.then_some(SystemTime::UNIX_EPOCH),
             other_boot,
+            pinned: false,
         }
     }
 

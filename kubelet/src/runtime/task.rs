@@ -11,8 +11,9 @@ use containerd_client::types::v1::{Process, Status as TaskStatus};
 use prost_types::{Any, FieldMask};
 use tonic::{Code, Status};
 
-use super::connection::{ignore_not_found, is_not_found};
+use super::connection::{already_exists, ignore_not_found, is_not_found};
 use super::record::{self, ExitRecord, Kind, LABEL_EXIT, Record};
+use super::turns::Rank;
 use super::{Core, cgroup};
 
 const RUNTIME: &str = "io.containerd.runc.v2";
@@ -88,27 +89,27 @@ impl Core {
     }
 
     /// Creates and starts the task. Only so many at a time: the work is processor time.
-    pub(super) async fn run_task(&self, request: api::CreateTaskRequest) -> Result<u32, Status> {
+    pub(super) async fn run_task(&self, request: api::CreateTaskRequest, rank: Rank) -> Result<(), Status> {
         let id = request.container_id.clone();
-        let _turn = self.starts.acquire().await.map_err(|e| Status::cancelled(e.to_string()))?;
+        let _turn = self.starts.wait(rank).await;
         let created = self.connection.tasks().create(self.connection.request(request)).await;
-        let pid = match created {
-            Ok(answer) => answer.into_inner().pid,
+        let again = match created {
+            Ok(_) => false,
             // A call that was given up on before may have come this far.
-            Err(status) if super::connection::already_exists(&status) => 0,
+            Err(status) if already_exists(&status) => true,
             Err(status) => return Err(status),
         };
         let request = api::StartRequest { container_id: id.clone(), exec_id: String::new() };
         match self.connection.tasks().start(self.connection.request(request)).await {
             Ok(_) => {}
-            Err(_) if pid == 0 && self.runs(&id).await? => {}
+            Err(_) if again && self.runs(&id).await? => {}
             Err(status) => {
                 let _ = self.delete_task(&id).await;
                 return Err(status);
             }
         }
         self.note_start(&id);
-        Ok(pid)
+        Ok(())
     }
 
     async fn runs(&self, id: &str) -> Result<bool, Status> {

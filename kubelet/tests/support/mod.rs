@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod archive;
+pub mod registry;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -171,6 +172,16 @@ impl Host {
         lines.lines().map(|line| line.split_once(' ').map_or("", |(_, rest)| rest).to_owned()).collect()
     }
 
+    /// Ends every process of ours, and takes away mounts and what lies in /run.
+    pub fn lose_power(&self) {
+        end_processes(&self.dir, &self.name);
+        unmount_all(&self.dir);
+        for folder in ["s", "run"] {
+            std::fs::remove_dir_all(self.dir.join(folder)).expect("removed");
+        }
+        remove_cgroups(&self.name);
+    }
+
     pub async fn connect_again(&mut self) {
         self.runtime = Containerd::connect(Host::config(&self.dir)).await.expect("a connection");
     }
@@ -190,18 +201,32 @@ struct Cleaner {
 
 impl Drop for Cleaner {
     fn drop(&mut self) {
-        // containerd first, or it would report and restart; then shims and what runs in our cgroups.
-        kill_where(|command| command.contains(&format!("{}/", self.dir.display())));
-        for pids in cgroup_dirs(&self.name).iter().filter_map(|dir| std::fs::read_to_string(dir.join("cgroup.procs")).ok()) {
-            pids.lines().filter_map(|pid| pid.parse().ok()).for_each(end);
-        }
-        for mount in mounts_under(&self.dir) {
-            let _ = nix::mount::umount2(mount.as_str(), nix::mount::MntFlags::MNT_DETACH);
-        }
-        for dir in cgroup_dirs(&self.name) {
-            let _ = std::fs::remove_dir(dir);
-        }
+        end_processes(&self.dir, &self.name);
+        unmount_all(&self.dir);
+        remove_cgroups(&self.name);
         let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// containerd first, or it would report and restart; then shims and what runs in our cgroups.
+fn end_processes(dir: &Path, name: &str) {
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    processes_of(dir).iter().map(|(pid, _)| *pid).filter(|pid| *pid != own).for_each(end);
+    for dir in cgroup_dirs(name) {
+        let pids = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        pids.lines().filter_map(|pid| pid.parse().ok()).for_each(end);
+    }
+}
+
+fn unmount_all(dir: &Path) {
+    for mount in mounts_under(dir) {
+        let _ = nix::mount::umount2(mount.as_str(), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+fn remove_cgroups(name: &str) {
+    for dir in cgroup_dirs(name) {
+        let _ = std::fs::remove_dir(dir);
     }
 }
 
@@ -221,14 +246,6 @@ fn processes() -> Vec<(i32, String)> {
             Some((pid, String::from_utf8_lossy(&command).replace('\0', " ")))
         })
         .collect()
-}
-
-fn kill_where(ours: impl Fn(&str) -> bool) {
-    for (pid, command) in processes() {
-        if ours(&command) && pid != i32::try_from(std::process::id()).unwrap_or(0) {
-            end(pid);
-        }
-    }
 }
 
 fn end(pid: i32) {
