@@ -1,0 +1,429 @@
+//! The API over gRPC: what components use that do not share the server's process, and the
+//! command line. One connection carries everything; it is made anew by itself when it breaks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use skiff_proto::grpc::api;
+use skiff_proto::grpc::api::api_client::ApiClient;
+use skiff_proto::object::{Index, IndexMeta};
+use skiff_proto::status::reason;
+use skiff_proto::{Object, Resource, Status};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use crate::api::*;
+use crate::scan;
+
+/// A chunk of a list, or an event with the largest object the store takes.
+const MAX_MESSAGE_BYTES: usize = 16 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A vanished server is noticed after one interval and one timeout, even by an idle watch.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Lists of thousands of objects flow without waiting for the receiver's window.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// Where the API server is, and who calls.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Server {
+    /// `https://10.0.0.1:6443`
+    pub url: String,
+    /// Of the CA that signed the server's certificate.
+    pub ca_pem: String,
+    /// Empty: no certificate is shown, and the server will refuse.
+    pub cert_pem: String,
+    pub key_pem: String,
+    /// The name in the server's certificate, if it is not the URL's host.
+    pub tls_name: String,
+}
+
+/// The `Api` of a server elsewhere.
+#[derive(Debug, Clone)]
+pub struct GrpcApi {
+    client: ApiClient<Channel>,
+}
+
+/// Why no connection can be configured. A server that is down is no such reason.
+#[derive(Debug, thiserror::Error)]
+#[error("connecting to the API server at {url}: {why}")]
+pub struct ConnectError {
+    url: String,
+    why: String,
+}
+
+impl GrpcApi {
+    /// Connects, and fails if the server cannot be reached now.
+    pub async fn connect(server: &Server) -> std::result::Result<Arc<Self>, ConnectError> {
+        let channel = endpoint(server)?.connect().await.map_err(|e| fault(server, &e))?;
+        Ok(Self::over(channel))
+    }
+
+    /// Connects when the first request comes; for components that start before the server.
+    pub fn connect_lazy(server: &Server) -> std::result::Result<Arc<Self>, ConnectError> {
+        Ok(Self::over(endpoint(server)?.connect_lazy()))
+    }
+
+    fn over(channel: Channel) -> Arc<Self> {
+        let client = ApiClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        Arc::new(Self { client })
+    }
+
+    fn client(&self) -> ApiClient<Channel> {
+        self.client.clone()
+    }
+}
+
+fn endpoint(server: &Server) -> std::result::Result<Endpoint, ConnectError> {
+    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&server.ca_pem));
+    if !server.cert_pem.is_empty() {
+        tls = tls.identity(Identity::from_pem(&server.cert_pem, &server.key_pem));
+    }
+    if !server.tls_name.is_empty() {
+        tls = tls.domain_name(&server.tls_name);
+    }
+    let endpoint = Endpoint::from_shared(server.url.clone())
+        .and_then(|endpoint| endpoint.tls_config(tls))
+        .map_err(|error| fault(server, &error))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
+}
+
+fn fault(server: &Server, error: &dyn std::error::Error) -> ConnectError {
+    // The transport's own words hide the cause: say the whole chain.
+    let mut why = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !why.ends_with(&text) {
+            why = format!("{why}: {text}");
+        }
+        source = cause.source();
+    }
+    ConnectError { url: server.url.clone(), why }
+}
+
+#[async_trait]
+impl Api for GrpcApi {
+    async fn version(&self) -> Result<VersionInfo> {
+        let v = self.client().version(api::VersionRequest {}).await?.into_inner();
+        Ok(VersionInfo {
+            version: v.version,
+            kubernetes_version: v.kubernetes_version,
+            platform: v.platform,
+        })
+    }
+
+    async fn discover(&self) -> Result<Vec<ResourceInfo>> {
+        let kinds = self.client().discover(api::DiscoverRequest {}).await?.into_inner();
+        Ok(kinds.resources.into_iter().map(resource_info).collect())
+    }
+
+    async fn get(&self, target: &Target) -> Result<Arc<Object>> {
+        if !matches!(target.subresource.as_str(), "" | "status") {
+            return Err(Status::new(
+                reason::METHOD_NOT_ALLOWED,
+                "subresources are read over gRPC as part of their object",
+            ));
+        }
+        let request = api::GetRequest {
+            resource: resource(&target.resource),
+            namespace: target.namespace.clone(),
+            name: target.name.clone(),
+        };
+        object(self.client().get(request).await?.into_inner())
+    }
+
+    async fn list(&self, target: &Target, options: &ListOptions) -> Result<List> {
+        let mut fields = options.fields.clone();
+        narrow(&mut fields, &target.name);
+        let request = api::ListRequest {
+            resource: resource(&target.resource),
+            namespace: target.namespace.clone(),
+            label_selector: options.labels.to_string(),
+            field_selector: fields.to_string(),
+            limit: options.limit,
+            continue_token: options.continue_token.clone(),
+            resource_version: options.resource_version.clone(),
+        };
+        let mut chunks = self.client().list(request).await?.into_inner();
+        let mut list = List::default();
+        while let Some(chunk) = chunks.message().await? {
+            list.items.reserve(chunk.items.len());
+            for item in chunk.items {
+                list.items.push(object(item)?);
+            }
+            list.resource_version = chunk.resource_version;
+            list.continue_token = chunk.continue_token;
+            let remaining = chunk.remaining_item_count;
+            list.remaining_item_count = (remaining > 0).then_some(remaining);
+        }
+        if list.resource_version.is_empty() {
+            return Err(Status::unavailable("the list broke off before its end"));
+        }
+        Ok(list)
+    }
+
+    async fn watch(&self, target: &Target, options: &WatchOptions) -> Result<WatchStream> {
+        let mut fields = options.fields.clone();
+        narrow(&mut fields, &target.name);
+        let request = api::WatchRequest {
+            resource: resource(&target.resource),
+            namespace: target.namespace.clone(),
+            label_selector: options.labels.to_string(),
+            field_selector: fields.to_string(),
+            resource_version: options.resource_version.clone(),
+            allow_bookmarks: options.allow_bookmarks,
+        };
+        let events = self.client().watch(request).await?.into_inner();
+        Ok(Box::pin(events.map(|message| event(message?))))
+    }
+
+    async fn create(
+        &self,
+        target: &Target,
+        json: Bytes,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>> {
+        let request = api::CreateRequest {
+            resource: resource(&target.resource),
+            namespace: target.namespace.clone(),
+            name: target.name.clone(),
+            subresource: target.subresource.clone(),
+            json,
+            dry_run: options.dry_run,
+            field_validation: validation(options),
+        };
+        object(self.client().create(request).await?.into_inner())
+    }
+
+    async fn update(
+        &self,
+        target: &Target,
+        json: Bytes,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>> {
+        let request = api::UpdateRequest {
+            resource: resource(&target.resource),
+            namespace: target.namespace.clone(),
+            name: target.name.clone(),
+            subresource: target.subresource.clone(),
+            json,
+            dry_run: options.dry_run,
+            field_validation: validation(options),
+        };
+        object(self.client().update(request).await?.into_inner())
+    }
+
+    async fn patch(
+        &self,
+        target: &Target,
+        patch: Patch,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>> {
+        use api::patch_request::Type;
+        let (kind, patch) = match patch {
+            Patch::Json(json) => (Type::Json, json),
+            Patch::Merge(json) => (Type::Merge, json),
+            Patch::Strategic(json) => (Type::Strategic, json),
+        };
+        let request = api::PatchRequest {
+            resource: resource(&target.resource),
+            namespace: target.namespace.clone(),
+            name: target.name.clone(),
+            subresource: target.subresource.clone(),
+            r#type: kind.into(),
+            patch,
+            dry_run: options.dry_run,
+            field_validation: validation(options),
+        };
+        object(self.client().patch(request).await?.into_inner())
+    }
+
+    async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Deleted> {
+        let request = api::DeleteRequest {
+            resource: resource(&target.resource),
+            namespace: target.namespace.clone(),
+            name: target.name.clone(),
+            options: Some(delete_options(options)),
+        };
+        let answer = self.client().delete(request).await?.into_inner();
+        let object = object(answer.object.unwrap_or_default())?;
+        Ok(if answer.gone { Deleted::Gone(object) } else { Deleted::Terminating(object) })
+    }
+
+    async fn delete_collection(
+        &self,
+        target: &Target,
+        list: &ListOptions,
+        options: &DeleteOptions,
+    ) -> Result<Vec<Arc<Object>>> {
+        let request = api::DeleteCollectionRequest {
+            resource: resource(&target.resource),
+            namespace: target.namespace.clone(),
+            label_selector: list.labels.to_string(),
+            field_selector: list.fields.to_string(),
+            options: Some(delete_options(options)),
+        };
+        let answer = self.client().delete_collection(request).await?.into_inner();
+        answer.items.into_iter().map(object).collect()
+    }
+
+    async fn logs(&self, target: &Target, options: &LogOptions) -> Result<ByteStream> {
+        let request = api::LogsRequest {
+            namespace: target.namespace.clone(),
+            pod: target.name.clone(),
+            container: options.container.clone(),
+            options: Some(api::LogOptions {
+                follow: options.follow,
+                previous: options.previous,
+                timestamps: options.timestamps,
+                tail_lines: options.tail_lines,
+                since_seconds: options.since_seconds,
+                since_time: options.since_time.clone(),
+                limit_bytes: options.limit_bytes,
+            }),
+        };
+        let chunks = self.client().logs(request).await?.into_inner();
+        Ok(Box::pin(chunks.map(|chunk| Ok(chunk?.data))))
+    }
+
+    async fn exec(
+        &self,
+        target: &Target,
+        options: &ExecOptions,
+        input: ExecInputStream,
+    ) -> Result<ExecOutputStream> {
+        use api::exec_output::Output;
+        let start = api::ExecStart {
+            namespace: target.namespace.clone(),
+            pod: target.name.clone(),
+            container: options.container.clone(),
+            command: options.command.clone(),
+            stdin: options.stdin,
+            tty: options.tty,
+        };
+        let output = self.client().exec(exec_input(start, input)).await?.into_inner();
+        Ok(Box::pin(output.filter_map(|message| async move {
+            Some(match message {
+                Ok(message) => Ok(match message.output? {
+                    Output::Stdout(bytes) => ExecOutput::Stdout(bytes),
+                    Output::Stderr(bytes) => ExecOutput::Stderr(bytes),
+                    Output::ExitCode(code) => ExecOutput::Exit(code),
+                }),
+                Err(error) => Err(Status::from(error)),
+            })
+        })))
+    }
+}
+
+fn exec_input(
+    start: api::ExecStart,
+    input: ExecInputStream,
+) -> impl Stream<Item = api::ExecInput> + Send + 'static {
+    use api::exec_input::Input;
+    let wrap = |input| api::ExecInput { input: Some(input) };
+    let first = futures_util::stream::iter([wrap(Input::Start(start))]);
+    first.chain(input.map(move |input| {
+        wrap(match input {
+            ExecInput::Stdin(bytes) => Input::Stdin(bytes),
+            ExecInput::CloseStdin => Input::CloseStdin(true),
+            ExecInput::Resize { width, height } => {
+                Input::Resize(api::TerminalSize { width: width.into(), height: height.into() })
+            }
+        })
+    }))
+}
+
+/// The envelope names what a proxy needs; the rest of the index is read from `metadata` alone.
+fn object(wire: api::Object) -> Result<Arc<Object>> {
+    let broken = |error: serde_json::Error| {
+        Status::internal(format!("{} {:?} from the server is not readable: {error}", wire.kind, wire.name))
+    };
+    let metadata = scan::member(&wire.json, "metadata").unwrap_or(b"{}");
+    let metadata: IndexMeta = serde_json::from_slice(metadata).map_err(broken)?;
+    let index = Index { api_version: wire.api_version, kind: wire.kind, metadata };
+    Ok(Arc::new(Object { json: wire.json, index }))
+}
+
+fn event(wire: api::WatchEvent) -> Result<WatchEvent> {
+    use api::watch_event::Type;
+    let kind = wire.r#type();
+    let wire = wire.object.unwrap_or_default();
+    Ok(match kind {
+        Type::Added => WatchEvent::Added(object(wire)?),
+        Type::Modified => WatchEvent::Modified(object(wire)?),
+        Type::Deleted => WatchEvent::Deleted(object(wire)?),
+        Type::Bookmark => WatchEvent::Bookmark { resource_version: wire.resource_version },
+        Type::Unspecified => return Err(Status::internal("an event without a type")),
+    })
+}
+
+/// A collection with a name is a collection of one; the wire says it as a field selector.
+fn narrow(fields: &mut skiff_proto::FieldSelector, name: &str) {
+    if !name.is_empty() {
+        fields.terms.extend(skiff_proto::FieldSelector::equal("metadata.name", name).terms);
+    }
+}
+
+fn resource(resource: &Resource) -> Option<api::Resource> {
+    Some(api::Resource {
+        group: resource.group.to_string(),
+        version: resource.version.to_string(),
+        resource: resource.plural.to_string(),
+    })
+}
+
+fn resource_info(wire: api::ResourceInfo) -> ResourceInfo {
+    let resource = wire.resource.unwrap_or_default();
+    ResourceInfo {
+        resource: Resource {
+            group: resource.group.into(),
+            version: resource.version.into(),
+            plural: resource.resource.into(),
+        },
+        kind: wire.kind,
+        singular: wire.singular,
+        short_names: wire.short_names,
+        categories: wire.categories,
+        namespaced: wire.namespaced,
+        verbs: wire.verbs,
+        subresources: wire.subresources,
+    }
+}
+
+fn validation(options: &WriteOptions) -> i32 {
+    match options.field_validation {
+        FieldValidation::Strict => api::FieldValidation::Strict,
+        FieldValidation::Warn => api::FieldValidation::Warn,
+        FieldValidation::Ignore => api::FieldValidation::Ignore,
+    }
+    .into()
+}
+
+fn delete_options(options: &DeleteOptions) -> api::DeleteOptions {
+    let propagation = match options.propagation {
+        Propagation::Default => api::Propagation::Default,
+        Propagation::Background => api::Propagation::Background,
+        Propagation::Foreground => api::Propagation::Foreground,
+        Propagation::Orphan => api::Propagation::Orphan,
+    };
+    api::DeleteOptions {
+        grace_period_seconds: options.grace_period_seconds,
+        propagation: propagation.into(),
+        uid: options.uid.clone(),
+        resource_version: options.resource_version.clone(),
+        dry_run: options.dry_run,
+    }
+}
