@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
+use crate::raft::network::PeerTls;
 use crate::raft::types::{MemberId, MemberNode};
 
 /// A member of a new cluster, as all of them are told.
@@ -29,10 +30,14 @@ pub struct Config {
     /// All voters of a new cluster, this one included. Empty: this member alone.
     pub initial_cluster: Vec<InitialMember>,
     pub initial_state: InitialState,
+    /// Of the cluster to join, if it is known and was not made from this list of members.
+    pub cluster_id: Option<u64>,
     /// Tells clusters of the same members apart.
     pub cluster_token: String,
     pub peer_urls: Vec<String>,
     pub client_urls: Vec<String>,
+    /// None: members talk in the clear; for loopback only.
+    pub peer_tls: Option<PeerTls>,
 
     /// Of the disk engine's pages.
     pub engine_cache_bytes: u64,
@@ -65,9 +70,11 @@ impl Config {
             data_dir: data_dir.into(),
             initial_cluster: Vec::new(),
             initial_state: InitialState::New,
+            cluster_id: None,
             cluster_token: "skiff".into(),
             peer_urls: vec!["http://127.0.0.1:2380".into()],
             client_urls: vec!["http://127.0.0.1:2379".into()],
+            peer_tls: None,
             engine_cache_bytes: 16 << 20,
             recent_bytes: 4 << 20,
             log_segment_bytes: 16 << 20,
@@ -152,6 +159,9 @@ impl Config {
     }
 
     pub fn cluster_id(&self) -> u64 {
+        if let Some(id) = self.cluster_id {
+            return id;
+        }
         let mut ids: Vec<_> =
             self.initial_members().iter().map(|(id, _)| id.to_be_bytes()).collect();
         ids.sort();

@@ -14,4 +14,8 @@ mod store;
 pub mod wal;
 
 pub use config::{Config, ConfigError, InitialMember, InitialState};
-pub use store::{Alarm, HashKv, Identity, Member, OpenError, Status, Store, WatchHandle};
+pub use raft::network::PeerTls;
+pub use raft::network::server::PeerService;
+pub use store::{
+    Alarm, HashKv, Identity, Member, MemberError, OpenError, Status, Store, WatchHandle,
+};

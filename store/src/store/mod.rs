@@ -4,6 +4,7 @@ mod batch;
 mod identity;
 mod kv_impl;
 mod lease;
+mod members;
 mod open;
 mod snapshotter;
 mod status;
@@ -18,7 +19,8 @@ use openraft::Raft;
 use openraft::raft::ReadPolicy;
 
 pub use self::identity::Identity;
-pub use self::status::{Alarm, HashKv, Member, Status};
+pub use self::members::{Member, MemberError};
+pub use self::status::{Alarm, HashKv, Status};
 pub use self::watch::WatchHandle;
 
 use self::batch::Proposer;

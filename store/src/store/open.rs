@@ -18,7 +18,7 @@ use crate::engine::worker::EngineQueue;
 use crate::mvcc::Mvcc;
 use crate::raft::log::{LogStore, SoleVoter};
 use crate::raft::machine::Machine;
-use crate::raft::network::Network;
+use crate::raft::network::client::Network;
 use crate::raft::types::AppliedTo;
 use crate::snapshot::SnapshotFolder;
 use crate::wal::disk::{Disk, RealDisk};
@@ -232,8 +232,9 @@ async fn start_raft(
     };
     let raft_config = raft_config.validate().map_err(|error| OpenError::Raft(error.to_string()))?;
     let raft_error = |error: &dyn std::fmt::Display| OpenError::Raft(error.to_string());
+    let network = Network { tls: config.peer_tls.clone() };
     let machine = Machine::new(core, sole_voter.clone());
-    let raft = Raft::new(id, Arc::new(raft_config), Network::default(), log.clone(), machine)
+    let raft = Raft::new(id, Arc::new(raft_config), network, log.clone(), machine)
         .await
         .map_err(|error| raft_error(&error))?;
     // From snapshot, engine and log together; Raft has just put it together.

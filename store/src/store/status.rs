@@ -9,7 +9,7 @@ use crate::kv::{KvError, Revision};
 use crate::mvcc::Digest;
 use crate::mvcc::revision::Rev;
 use crate::raft::machine::View;
-use crate::raft::types::{MemberId, MemberNode};
+use crate::raft::types::MemberId;
 use crate::snapshot::SnapshotWriter;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,13 +36,6 @@ pub struct Status {
 pub enum Alarm {
     /// Writes are refused until there is space.
     NoSpace,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    pub id: MemberId,
-    pub node: MemberNode,
-    pub is_learner: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,29 +93,6 @@ impl Store {
             Ok(()) => Vec::new(),
             Err(_) => vec![Alarm::NoSpace],
         }
-    }
-
-    /// Voters and learners, as this member knows them.
-    pub fn members(&self) -> Vec<Member> {
-        let metrics = self.inner.raft.server_metrics().borrow_watched().clone();
-        let voters: Vec<_> = metrics.membership_config.voter_ids().collect();
-        let member = |(id, node): (&MemberId, &MemberNode)| Member {
-            id: *id,
-            node: node.clone(),
-            is_learner: !voters.contains(id),
-        };
-        metrics.membership_config.nodes().map(member).collect()
-    }
-
-    /// Gives the lead to another voter.
-    pub async fn move_leader(&self, to: MemberId) -> Result<(), KvError> {
-        if !self.members().iter().any(|member| member.id == to && !member.is_learner) {
-            return Err(KvError::Internal(format!("member {to:x} is no voter of this cluster")));
-        }
-        if !self.inner.raft.is_leader() {
-            return Err(KvError::NoLeader);
-        }
-        self.inner.raft.trigger().transfer_leader(to).await.map_err(|_| KvError::Stopped)
     }
 
     /// A hash of every record up to `revision` (0: the newest) that is not compacted. The
