@@ -11,8 +11,10 @@ pub(super) fn status(kind: &Kind, name: &str, errors: &[FieldError]) -> Status {
     } else {
         format!("{}.{}", kind.kind, kind.resource.group)
     };
-    let mut status =
-        Status::new(reason::INVALID, format!("{qualified} {name:?} is invalid: {}", joined(errors)));
+    let mut status = Status::new(
+        reason::INVALID,
+        format!("{qualified} {name:?} is invalid: {}", joined(errors)),
+    );
     status.details = Some(Box::new(Details {
         name: name.to_owned(),
         group: kind.resource.group.to_string(),

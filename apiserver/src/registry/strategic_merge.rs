@@ -147,11 +147,7 @@ fn table_of(field: &'static Field) -> Option<&'static FieldTable> {
     }
 }
 
-fn merge_list(
-    now: &mut Vec<Value>,
-    patch: &[Value],
-    field: Option<&'static Field>,
-) -> Result<()> {
+fn merge_list(now: &mut Vec<Value>, patch: &[Value], field: Option<&'static Field>) -> Result<()> {
     let Some(field) = field.filter(|f| f.merge) else {
         *now = patch.iter().filter_map(without_directives).collect();
         return Ok(());

@@ -11,6 +11,8 @@ pub struct Rules {
     pub name: NameRule,
     /// Clients write `spec`, controllers write `status`, each through its own face.
     pub has_status: bool,
+    /// A node registers itself together with its first status.
+    pub keeps_status_on_create: bool,
     /// `metadata.generation` counts changes of the spec.
     pub has_generation: bool,
     pub prepare_create: fn(&mut Value),
@@ -28,6 +30,7 @@ impl Rules {
         namespaced: true,
         name: NameRule::Subdomain,
         has_status: false,
+        keeps_status_on_create: false,
         has_generation: false,
         prepare_create: |_| {},
         prepare_update: |_, _| {},
@@ -42,7 +45,7 @@ impl Rules {
 
 impl Strategy for Rules {
     fn prepare_for_create(&self, object: &mut Value) {
-        if self.has_status {
+        if self.has_status && !self.keeps_status_on_create {
             put(object, "status", Some(Value::Object(serde_json::Map::new())));
         }
         (self.prepare_create)(object);

@@ -29,11 +29,8 @@ pub(super) fn decode(
     json: &[u8],
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), Status> {
-    let identity = Identity {
-        group: &kind.resource.group,
-        version: &kind.resource.version,
-        kind: kind.kind,
-    };
+    let identity =
+        Identity { group: &kind.resource.group, version: &kind.resource.version, kind: kind.kind };
     decode_as(identity, kind.fields, json, validation)
 }
 
@@ -66,7 +63,11 @@ pub fn decode_as(
         wrong: None,
     };
     let mut object = decoder.document(table).map_err(|syntax| {
-        unrecognized(&identity, &format!("couldn't get version/kind; json parse error: {syntax}"), json)
+        unrecognized(
+            &identity,
+            &format!("couldn't get version/kind; json parse error: {syntax}"),
+            json,
+        )
     })?;
     check_identity(&identity, &mut object)?;
     if let Some(wrong) = decoder.wrong {
@@ -120,9 +121,9 @@ fn check_identity(identity: &Identity<'_>, object: &mut Map<String, Value>) -> R
         return Ok(());
     }
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
-    let known = super::kinds().iter().any(|k| {
-        k.kind == kind && k.resource.group == group && k.resource.version == version
-    });
+    let known = super::kinds()
+        .iter()
+        .any(|k| k.kind == kind && k.resource.group == group && k.resource.version == version);
     let why = if known {
         format!(
             "converting (v1.{kind}) to ({}.{}): unknown conversion",
@@ -266,9 +267,8 @@ impl Decoder<'_> {
                 Ok((keep_empty || !list.is_empty()).then_some(Value::Array(list)))
             }
             (Shape::Scalars(scalar), Next::Array) => {
-                let list = self.list(path, |decoder, next, path| {
-                    decoder.scalar(scalar, next, owner, path)
-                })?;
+                let list = self
+                    .list(path, |decoder, next, path| decoder.scalar(scalar, next, owner, path))?;
                 Ok((keep_empty || !list.is_empty()).then_some(Value::Array(list)))
             }
             (Shape::Map(scalar), Next::Object) => {

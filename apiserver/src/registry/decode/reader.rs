@@ -217,8 +217,7 @@ impl<'a> Reader<'a> {
         let mut code = 0;
         for _ in 0..4 {
             let digit = self.byte().and_then(|b| char::from(b).to_digit(16));
-            let digit =
-                digit.ok_or_else(|| self.broken("in \\u hexadecimal character escape"))?;
+            let digit = digit.ok_or_else(|| self.broken("in \\u hexadecimal character escape"))?;
             code = code * 16 + digit;
             self.at += 1;
         }
@@ -316,11 +315,7 @@ impl<'a> Reader<'a> {
     /// Nothing but space may follow the document.
     pub(super) fn end(&mut self) -> Result<(), Syntax> {
         self.skip_space();
-        if self.at == self.text.len() {
-            Ok(())
-        } else {
-            Err(self.broken("after top-level value"))
-        }
+        if self.at == self.text.len() { Ok(()) } else { Err(self.broken("after top-level value")) }
     }
 }
 

@@ -12,9 +12,9 @@ pub fn canonical_quantity(text: &str) -> Result<String, String> {
     }
     if Quantity::parse(text).is_none() {
         let syntax = text.is_empty()
-            || !text.trim_start_matches(['+', '-']).starts_with(|c: char| {
-                c.is_ascii_digit() || c == '.'
-            });
+            || !text
+                .trim_start_matches(['+', '-'])
+                .starts_with(|c: char| c.is_ascii_digit() || c == '.');
         return Err(if syntax {
             "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'".to_owned()
         } else {
@@ -142,7 +142,8 @@ fn binary(sign: &str, digits: &str, suffix: &str) -> Option<String> {
 /// A `metav1.Time`: whole seconds, UTC.
 pub(super) fn canonical_time(text: &str) -> Result<String, String> {
     // Most times come from ourselves and are canonical already.
-    let time = Timestamp::parse(text).ok_or_else(|| time_error(text, "2006-01-02T15:04:05Z07:00"))?;
+    let time =
+        Timestamp::parse(text).ok_or_else(|| time_error(text, "2006-01-02T15:04:05Z07:00"))?;
     Ok(Timestamp::from_unix(time.unix()).unwrap_or(time).to_string())
 }
 

@@ -3,6 +3,7 @@
 use crate::registry::Kind;
 use crate::registry::strategy::Rules;
 use crate::registry::tables::config::CONFIG_MAP;
+use crate::registry::validation::config;
 
 pub static CONFIG_MAP_KIND: Kind = Kind {
     resource: skiff_proto::resource::CONFIG_MAPS,
@@ -18,4 +19,8 @@ pub static CONFIG_MAP_KIND: Kind = Kind {
     selectable: &[],
 };
 
-static RULES: Rules = Rules { ..Rules::NAMESPACED };
+static RULES: Rules = Rules {
+    validate: config::config_map,
+    validate_change: config::immutable_data,
+    ..Rules::NAMESPACED
+};

@@ -3,6 +3,7 @@
 use crate::registry::Kind;
 use crate::registry::strategy::Rules;
 use crate::registry::tables::networking::ENDPOINT_SLICE;
+use crate::registry::validation::endpoints;
 
 pub static ENDPOINT_SLICE_KIND: Kind = Kind {
     resource: skiff_proto::resource::ENDPOINT_SLICES,
@@ -18,4 +19,9 @@ pub static ENDPOINT_SLICE_KIND: Kind = Kind {
     selectable: &[],
 };
 
-static RULES: Rules = Rules { ..Rules::NAMESPACED };
+static RULES: Rules = Rules {
+    has_generation: true,
+    validate: endpoints::slice,
+    validate_change: endpoints::slice_change,
+    ..Rules::NAMESPACED
+};

@@ -3,6 +3,7 @@
 use crate::registry::Kind;
 use crate::registry::strategy::Rules;
 use crate::registry::tables::service::ENDPOINTS;
+use crate::registry::validation::endpoints;
 
 pub static ENDPOINTS_KIND: Kind = Kind {
     resource: skiff_proto::resource::ENDPOINTS,
@@ -18,4 +19,4 @@ pub static ENDPOINTS_KIND: Kind = Kind {
     selectable: &[],
 };
 
-static RULES: Rules = Rules { ..Rules::NAMESPACED };
+static RULES: Rules = Rules { validate: endpoints::endpoints, ..Rules::NAMESPACED };

@@ -3,6 +3,7 @@
 use crate::registry::Kind;
 use crate::registry::strategy::Rules;
 use crate::registry::tables::event::EVENT;
+use crate::registry::validation::config;
 
 pub static EVENT_KIND: Kind = Kind {
     resource: skiff_proto::resource::EVENTS,
@@ -15,7 +16,19 @@ pub static EVENT_KIND: Kind = Kind {
     fields: &EVENT,
     defaults: |_| {},
     strategy: &RULES,
-    selectable: &["involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid", "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason", "reportingComponent", "source", "type"],
+    selectable: &[
+        "involvedObject.kind",
+        "involvedObject.namespace",
+        "involvedObject.name",
+        "involvedObject.uid",
+        "involvedObject.apiVersion",
+        "involvedObject.resourceVersion",
+        "involvedObject.fieldPath",
+        "reason",
+        "reportingComponent",
+        "source",
+        "type",
+    ],
 };
 
-static RULES: Rules = Rules { ..Rules::NAMESPACED };
+static RULES: Rules = Rules { validate: config::event, ..Rules::NAMESPACED };

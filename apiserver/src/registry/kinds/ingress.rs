@@ -3,6 +3,7 @@
 use crate::registry::Kind;
 use crate::registry::strategy::Rules;
 use crate::registry::tables::networking::INGRESS;
+use crate::registry::validation::ingress;
 
 pub static INGRESS_KIND: Kind = Kind {
     resource: skiff_proto::resource::INGRESSES,
@@ -18,4 +19,9 @@ pub static INGRESS_KIND: Kind = Kind {
     selectable: &[],
 };
 
-static RULES: Rules = Rules { has_status: true, has_generation: true,  ..Rules::NAMESPACED };
+static RULES: Rules = Rules {
+    has_status: true,
+    has_generation: true,
+    validate: ingress::validate,
+    ..Rules::NAMESPACED
+};

@@ -3,6 +3,7 @@
 use crate::registry::Kind;
 use crate::registry::strategy::Rules;
 use crate::registry::tables::networking::INGRESS_CLASS;
+use crate::registry::validation::ingress;
 
 pub static INGRESS_CLASS_KIND: Kind = Kind {
     resource: skiff_proto::resource::INGRESS_CLASSES,
@@ -18,4 +19,9 @@ pub static INGRESS_CLASS_KIND: Kind = Kind {
     selectable: &[],
 };
 
-static RULES: Rules = Rules { has_generation: true,  ..Rules::CLUSTER };
+static RULES: Rules = Rules {
+    has_generation: true,
+    validate: ingress::validate_class,
+    validate_change: ingress::class_change,
+    ..Rules::CLUSTER
+};

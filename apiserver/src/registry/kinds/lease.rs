@@ -3,6 +3,7 @@
 use crate::registry::Kind;
 use crate::registry::strategy::Rules;
 use crate::registry::tables::config::LEASE;
+use crate::registry::validation::config;
 
 pub static LEASE_KIND: Kind = Kind {
     resource: skiff_proto::resource::LEASES,
@@ -18,4 +19,4 @@ pub static LEASE_KIND: Kind = Kind {
     selectable: &[],
 };
 
-static RULES: Rules = Rules { ..Rules::NAMESPACED };
+static RULES: Rules = Rules { validate: config::lease, ..Rules::NAMESPACED };

@@ -3,6 +3,7 @@
 use crate::registry::Kind;
 use crate::registry::strategy::Rules;
 use crate::registry::tables::workload::REPLICA_SET;
+use crate::registry::validation::workload;
 
 pub static REPLICA_SET_KIND: Kind = Kind {
     resource: skiff_proto::resource::REPLICA_SETS,
@@ -18,4 +19,10 @@ pub static REPLICA_SET_KIND: Kind = Kind {
     selectable: &["status.replicas"],
 };
 
-static RULES: Rules = Rules { has_status: true, has_generation: true,  ..Rules::NAMESPACED };
+static RULES: Rules = Rules {
+    has_status: true,
+    has_generation: true,
+    validate: workload::replica_set,
+    validate_change: workload::selector_is_immutable,
+    ..Rules::NAMESPACED
+};

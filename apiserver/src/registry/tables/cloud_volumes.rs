@@ -146,10 +146,8 @@ pub static AZURE_DISK: FieldTable = table(
     ],
 );
 
-pub static PHOTON_PERSISTENT_DISK: FieldTable = table(
-    "PhotonPersistentDiskVolumeSource",
-    &[string("pdID").required(), string("fsType")],
-);
+pub static PHOTON_PERSISTENT_DISK: FieldTable =
+    table("PhotonPersistentDiskVolumeSource", &[string("pdID").required(), string("fsType")]);
 
 pub static PORTWORX: FieldTable = table(
     "PortworxVolumeSource",

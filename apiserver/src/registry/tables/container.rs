@@ -13,9 +13,7 @@ const CONTAINER_FIELDS: &[Field] = &[
     strings("command"),
     strings("args"),
     string("workingDir"),
-    objects("ports", &CONTAINER_PORT)
-        .keyed(&["containerPort", "protocol"])
-        .merge("containerPort"),
+    objects("ports", &CONTAINER_PORT).keyed(&["containerPort", "protocol"]).merge("containerPort"),
     objects("envFrom", &ENV_FROM_SOURCE),
     objects("env", &ENV_VAR).keyed(&["name"]).merge("name"),
     object("resources", &RESOURCE_REQUIREMENTS).or_empty(),
@@ -76,10 +74,8 @@ pub static ENV_VAR_SOURCE: FieldTable = table(
     ],
 );
 
-pub static OBJECT_FIELD_SELECTOR: FieldTable = table(
-    "ObjectFieldSelector",
-    &[string("apiVersion").or("v1"), string("fieldPath").required()],
-);
+pub static OBJECT_FIELD_SELECTOR: FieldTable =
+    table("ObjectFieldSelector", &[string("apiVersion").or("v1"), string("fieldPath").required()]);
 
 pub static RESOURCE_FIELD_SELECTOR: FieldTable = table(
     "ResourceFieldSelector",
@@ -106,8 +102,7 @@ pub static ENV_FROM_SOURCE: FieldTable = table(
 pub static CONFIG_MAP_ENV_SOURCE: FieldTable =
     table("ConfigMapEnvSource", &[string("name"), boolean("optional").pointer()]);
 
-pub static SECRET_ENV_SOURCE: FieldTable =
-    table("SecretEnvSource", CONFIG_MAP_ENV_SOURCE.fields);
+pub static SECRET_ENV_SOURCE: FieldTable = table("SecretEnvSource", CONFIG_MAP_ENV_SOURCE.fields);
 
 pub static RESOURCE_REQUIREMENTS: FieldTable = table(
     "ResourceRequirements",

@@ -26,8 +26,7 @@ pub static EVENT: FieldTable = table(
     ],
 );
 
-pub static EVENT_SOURCE: FieldTable =
-    table("EventSource", &[string("component"), string("host")]);
+pub static EVENT_SOURCE: FieldTable = table("EventSource", &[string("component"), string("host")]);
 
 pub static EVENT_SERIES: FieldTable =
     table("EventSeries", &[int32("count"), micro_time("lastObservedTime")]);

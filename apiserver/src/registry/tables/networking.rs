@@ -40,8 +40,7 @@ pub static INGRESS_SERVICE_BACKEND: FieldTable = table(
 pub static SERVICE_BACKEND_PORT: FieldTable =
     table("ServiceBackendPort", &[string("name"), int32("number")]);
 
-pub static INGRESS_TLS: FieldTable =
-    table("IngressTLS", &[strings("hosts"), string("secretName")]);
+pub static INGRESS_TLS: FieldTable = table("IngressTLS", &[strings("hosts"), string("secretName")]);
 
 pub static INGRESS_RULE: FieldTable =
     table("IngressRule", &[string("host"), object("http", &HTTP_INGRESS_RULE_VALUE)]);
@@ -58,15 +57,11 @@ pub static HTTP_INGRESS_PATH: FieldTable = table(
     ],
 );
 
-pub static INGRESS_STATUS: FieldTable = table(
-    "IngressStatus",
-    &[object("loadBalancer", &INGRESS_LOAD_BALANCER_STATUS).or_empty()],
-);
+pub static INGRESS_STATUS: FieldTable =
+    table("IngressStatus", &[object("loadBalancer", &INGRESS_LOAD_BALANCER_STATUS).or_empty()]);
 
-pub static INGRESS_LOAD_BALANCER_STATUS: FieldTable = table(
-    "IngressLoadBalancerStatus",
-    &[objects("ingress", &INGRESS_LOAD_BALANCER_INGRESS)],
-);
+pub static INGRESS_LOAD_BALANCER_STATUS: FieldTable =
+    table("IngressLoadBalancerStatus", &[objects("ingress", &INGRESS_LOAD_BALANCER_INGRESS)]);
 
 pub static INGRESS_LOAD_BALANCER_INGRESS: FieldTable = table(
     "IngressLoadBalancerIngress",
@@ -75,11 +70,7 @@ pub static INGRESS_LOAD_BALANCER_INGRESS: FieldTable = table(
 
 pub static INGRESS_PORT_STATUS: FieldTable = table(
     "IngressPortStatus",
-    &[
-        int32("port").required(),
-        text("protocol", "Protocol").required(),
-        string("error").pointer(),
-    ],
+    &[int32("port").required(), text("protocol", "Protocol").required(), string("error").pointer()],
 );
 
 pub static INGRESS_CLASS: FieldTable = table(
@@ -136,11 +127,7 @@ pub static ENDPOINT: FieldTable = table(
 
 pub static ENDPOINT_CONDITIONS: FieldTable = table(
     "EndpointConditions",
-    &[
-        boolean("ready").pointer(),
-        boolean("serving").pointer(),
-        boolean("terminating").pointer(),
-    ],
+    &[boolean("ready").pointer(), boolean("serving").pointer(), boolean("terminating").pointer()],
 );
 
 pub static ENDPOINT_HINTS: FieldTable =

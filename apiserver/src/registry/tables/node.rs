@@ -110,8 +110,7 @@ pub static NODE_SYSTEM_INFO: FieldTable = table(
     ],
 );
 
-pub static NODE_SWAP_STATUS: FieldTable =
-    table("NodeSwapStatus", &[int64("capacity").pointer()]);
+pub static NODE_SWAP_STATUS: FieldTable = table("NodeSwapStatus", &[int64("capacity").pointer()]);
 
 pub static CONTAINER_IMAGE: FieldTable =
     table("ContainerImage", &[strings("names").required(), int64("sizeBytes")]);

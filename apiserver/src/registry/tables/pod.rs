@@ -19,8 +19,10 @@ pub static POD: FieldTable = table(
     ],
 );
 
-pub static POD_TEMPLATE_SPEC: FieldTable =
-    table("PodTemplateSpec", &[object("metadata", &OBJECT_META), object("spec", &POD_SPEC).or_empty()]);
+pub static POD_TEMPLATE_SPEC: FieldTable = table(
+    "PodTemplateSpec",
+    &[object("metadata", &OBJECT_META), object("spec", &POD_SPEC).or_empty()],
+);
 
 pub static POD_SPEC: FieldTable = table(
     "PodSpec",
@@ -65,10 +67,7 @@ pub static POD_SPEC: FieldTable = table(
         object("os", &POD_OS),
         boolean("hostUsers").pointer(),
         objects("schedulingGates", &POD_SCHEDULING_GATE).keyed(&["name"]).merge("name"),
-        objects("resourceClaims", &POD_RESOURCE_CLAIM)
-            .keyed(&["name"])
-            .merge("name")
-            .retain_keys(),
+        objects("resourceClaims", &POD_RESOURCE_CLAIM).keyed(&["name"]).merge("name").retain_keys(),
         object("resources", &RESOURCE_REQUIREMENTS),
     ],
 );

@@ -123,10 +123,7 @@ pub static RESOURCE_STATUS: FieldTable = table(
 
 pub static RESOURCE_HEALTH: FieldTable = table(
     "ResourceHealth",
-    &[
-        text("resourceID", "ResourceID").required(),
-        text("health", "ResourceHealthStatus"),
-    ],
+    &[text("resourceID", "ResourceID").required(), text("health", "ResourceHealthStatus")],
 );
 
 pub static POD_RESOURCE_CLAIM_STATUS: FieldTable = table(

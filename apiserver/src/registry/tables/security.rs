@@ -42,10 +42,8 @@ pub static POD_SECURITY_CONTEXT: FieldTable = table(
 pub static CAPABILITIES: FieldTable =
     table("Capabilities", &[texts("add", "Capability"), texts("drop", "Capability")]);
 
-pub static SE_LINUX_OPTIONS: FieldTable = table(
-    "SELinuxOptions",
-    &[string("user"), string("role"), string("type"), string("level")],
-);
+pub static SE_LINUX_OPTIONS: FieldTable =
+    table("SELinuxOptions", &[string("user"), string("role"), string("type"), string("level")]);
 
 pub static WINDOWS_OPTIONS: FieldTable = table(
     "WindowsSecurityContextOptions",
@@ -59,18 +57,12 @@ pub static WINDOWS_OPTIONS: FieldTable = table(
 
 pub static SECCOMP_PROFILE: FieldTable = table(
     "SeccompProfile",
-    &[
-        text("type", "SeccompProfileType").required(),
-        string("localhostProfile").pointer(),
-    ],
+    &[text("type", "SeccompProfileType").required(), string("localhostProfile").pointer()],
 );
 
 pub static APP_ARMOR_PROFILE: FieldTable = table(
     "AppArmorProfile",
-    &[
-        text("type", "AppArmorProfileType").required(),
-        string("localhostProfile").pointer(),
-    ],
+    &[text("type", "AppArmorProfileType").required(), string("localhostProfile").pointer()],
 );
 
 pub static SYSCTL: FieldTable =

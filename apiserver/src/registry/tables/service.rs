@@ -81,11 +81,7 @@ pub static LOAD_BALANCER_INGRESS: FieldTable = table(
 
 pub static PORT_STATUS: FieldTable = table(
     "PortStatus",
-    &[
-        int32("port").required(),
-        text("protocol", "Protocol").required(),
-        string("error").pointer(),
-    ],
+    &[int32("port").required(), text("protocol", "Protocol").required(), string("error").pointer()],
 );
 
 pub static ENDPOINTS: FieldTable = table(

@@ -80,10 +80,7 @@ pub static CONFIG_MAP_VOLUME: FieldTable = table(
 
 pub static DOWNWARD_API_VOLUME: FieldTable = table(
     "DownwardAPIVolumeSource",
-    &[
-        objects("items", &DOWNWARD_API_FILE),
-        int32("defaultMode").pointer().or_int(0o644),
-    ],
+    &[objects("items", &DOWNWARD_API_FILE), int32("defaultMode").pointer().or_int(0o644)],
 );
 
 pub static DOWNWARD_API_FILE: FieldTable = table(
@@ -169,10 +166,7 @@ pub static EPHEMERAL: FieldTable = table(
 
 pub static PERSISTENT_VOLUME_CLAIM_TEMPLATE: FieldTable = table(
     "PersistentVolumeClaimTemplate",
-    &[
-        object("metadata", &OBJECT_META),
-        object("spec", &PERSISTENT_VOLUME_CLAIM_SPEC).required(),
-    ],
+    &[object("metadata", &OBJECT_META), object("spec", &PERSISTENT_VOLUME_CLAIM_SPEC).required()],
 );
 
 pub static PERSISTENT_VOLUME_CLAIM_SPEC: FieldTable = table(

@@ -63,13 +63,7 @@ pub fn validate_meta(object: &Value, namespaced: bool, rule: NameRule) -> Vec<Fi
     errors.into_vec()
 }
 
-fn names_of(
-    errors: &mut Errors,
-    path: &Path<'_>,
-    meta: &Value,
-    namespaced: bool,
-    rule: NameRule,
-) {
+fn names_of(errors: &mut Errors, path: &Path<'_>, meta: &Value, namespaced: bool, rule: NameRule) {
     let (name, prefix) = (text(meta, "name"), text(meta, "generateName"));
     if !prefix.is_empty() {
         errors.faults(&path.field("generateName"), prefix, rule.check_prefix(prefix));
@@ -188,7 +182,8 @@ pub fn keep_immutable_meta(new: &mut Value, old: &Value) {
     if let Some(uid) = old.get("uid") {
         new.entry("uid").or_insert_with(|| uid.clone());
     }
-    for key in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"]
+    for key in
+        ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"]
     {
         match old.get(key) {
             Some(value) => drop(new.insert(key.to_owned(), value.clone())),
@@ -205,8 +200,7 @@ pub fn keep_immutable_meta(new: &mut Value, old: &Value) {
 pub fn validate_meta_update(new: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let empty = Value::Null;
-    let (new, old) =
-        (new.get("metadata").unwrap_or(&empty), old.get("metadata").unwrap_or(&empty));
+    let (new, old) = (new.get("metadata").unwrap_or(&empty), old.get("metadata").unwrap_or(&empty));
     let root = Path::ROOT;
     let path = root.field("metadata");
     if old.get("deletionTimestamp").is_some() {
@@ -224,7 +218,14 @@ pub fn validate_meta_update(new: &Value, old: &Value) -> Vec<FieldError> {
             errors.forbidden(&path.field("finalizers"), &message);
         }
     }
-    for key in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for key in [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
         errors.immutable(&path.field(key), new.get(key), old.get(key));
     }
     errors.into_vec()

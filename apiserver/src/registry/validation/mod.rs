@@ -1,7 +1,23 @@
 //! Upstream's rules and its words for breaking them.
 
+pub(super) mod config;
+mod container;
+pub(super) mod endpoints;
+mod env;
+pub(super) mod ingress;
 pub(super) mod meta;
 pub(super) mod names;
+pub(super) mod node;
+pub(super) mod pod;
+mod pod_change;
+mod pod_security;
+mod probe;
+mod resources;
+mod scheduling;
+mod selector;
+pub(super) mod service;
+mod volume;
+pub(super) mod workload;
 
 use serde_json::{Map, Value};
 
@@ -15,14 +31,6 @@ pub(super) struct Errors(Vec<FieldError>);
 impl Errors {
     pub(super) fn into_vec(self) -> Vec<FieldError> {
         self.0
-    }
-
-    pub(super) fn extend(&mut self, more: impl IntoIterator<Item = FieldError>) {
-        self.0.extend(more);
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
     }
 
     fn add(&mut self, path: &Path<'_>, reason: &'static str, message: String) {
@@ -63,6 +71,11 @@ impl Errors {
     pub(super) fn too_long(&mut self, path: &Path<'_>, bytes: usize) {
         let message = format!("Too long: may not be more than {bytes} bytes");
         self.add(path, "FieldValueTooLong", message);
+    }
+
+    pub(super) fn too_many(&mut self, path: &Path<'_>, actual: usize, max: usize) {
+        let message = format!("Too many: {actual}: must have at most {max} items");
+        self.add(path, "FieldValueTooMany", message);
     }
 
     /// Each fault that a name check found is an `Invalid value` of its own.

@@ -146,8 +146,8 @@ pub(in crate::registry) fn env_name(text: &str) -> Faults {
 
 /// A key of a ConfigMap or a Secret: a file name.
 pub(in crate::registry) fn config_key(text: &str) -> Faults {
-    let shape = !text.is_empty()
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    let shape =
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     let mut found = faults(text.len() > SUBDOMAIN_MAX, SUBDOMAIN_MAX, shape, CONFIG_KEY);
     match text {
         "." => found.push("must not be '.'".to_owned()),
