@@ -22,9 +22,8 @@ pub struct Config {
 pub struct Limits {
     /// Beyond these, new clients wait to be accepted.
     pub max_connections: usize,
-    /// Of a request; larger ones get 431.
+    /// Of a request's head; larger ones get 431, and so do more than 100 headers.
     pub max_header_bytes: usize,
-    pub max_headers: usize,
     /// To send the head of a request, also of the next one on an open connection.
     pub header_timeout: Duration,
     pub connect_timeout: Duration,
@@ -45,7 +44,6 @@ impl Default for Limits {
         Self {
             max_connections: 16_384,
             max_header_bytes: 64 << 10,
-            max_headers: 100,
             header_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(5),
             response_timeout: Duration::from_secs(60),

@@ -24,6 +24,8 @@ use crate::status;
 
 /// A rollout changes several objects at once; one table is made of them.
 const SETTLE: Duration = Duration::from_millis(10);
+/// Before a status that could not be written is tried again.
+const STATUS_RETRY: Duration = Duration::from_secs(5);
 
 /// Listens, then serves until `shutdown`. `ready` is called once the first table is in use.
 pub async fn run(
@@ -130,18 +132,34 @@ struct Follower {
 }
 
 impl Follower {
-    async fn follow(mut self) {
-        if self.caches.classes.get("", CLASS_NAME).is_none() {
-            create_class(&*self.api).await;
-        }
+    async fn follow(self) {
+        let api = self.api.clone();
+        let known = self.caches.classes.get("", CLASS_NAME).is_some();
+        // Routes must not wait for an API that refuses to take the class.
+        let class = async {
+            if !known {
+                create_class(&*api).await;
+            }
+        };
+        tokio::join!(class, self.follow_changes());
+    }
+
+    async fn follow_changes(mut self) {
         for turn in 1.. {
             let observed = self.caches.observe();
             let table = RouteTable::build(&observed, &mut self.endpoints, turn);
             self.routes.replace(table);
+            let mut failed = false;
             for write in status::plan(&observed, &self.config.node_addresses) {
-                status::write(&*self.api, &write).await;
+                failed |= !status::write(&*self.api, &write).await;
             }
-            self.changed.notified().await;
+            let changed = self.changed.notified();
+            if failed {
+                // Either way the loop looks again.
+                let _ = tokio::time::timeout(STATUS_RETRY, changed).await;
+            } else {
+                changed.await;
+            }
             tokio::time::sleep(SETTLE).await;
         }
     }

@@ -221,7 +221,7 @@ impl Acceptor {
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header_timeout)
             .max_buf_size(self.limits.max_header_bytes)
-            .max_headers(self.limits.max_headers)
+            .max_header_size(self.limits.max_header_bytes)
             .serve_connection(io, service)
             .with_upgrades();
         let mut connection = std::pin::pin!(connection);

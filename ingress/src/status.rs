@@ -35,16 +35,19 @@ pub fn plan(observed: &Observed, addresses: &[IpAddr]) -> Vec<Write> {
         .collect()
 }
 
-/// Best effort: the next change of the Ingress tries again.
-pub async fn write(api: &dyn Api, write: &Write) {
+/// Whether it was written, or there is nothing to write to any more.
+pub async fn write(api: &dyn Api, write: &Write) -> bool {
     let Write { ingress, addresses } = write;
     let patch = json!({"status": {"loadBalancer": {"ingress": addresses}}});
     let patch = Patch::Merge(Bytes::from(patch.to_string()));
     let target = Target::one(&resource::INGRESSES, &ingress.namespace, &ingress.name);
     let target = target.subresource("status");
-    if let Err(status) = api.patch(&target, patch, &WriteOptions::default()).await
-        && !status.is_not_found()
-    {
-        tracing::warn!(%ingress, "cannot write the Ingress' address: {status}");
+    match api.patch(&target, patch, &WriteOptions::default()).await {
+        Ok(_) => true,
+        Err(status) if status.is_not_found() => true,
+        Err(status) => {
+            tracing::warn!(%ingress, "cannot write the Ingress' address: {status}");
+            false
+        }
     }
 }
