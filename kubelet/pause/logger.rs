@@ -79,7 +79,10 @@ pub extern "C" fn program(stack: *const usize) -> ! {
     // After a stop signal only what is already there is read: somebody may hold a pipe open forever.
     let mut stopping = false;
     while out.open || err.open {
-        let ready = wait([out.poll_fd(), err.poll_fd(), if stopping { -1 } else { signals as i32 }], stopping);
+        let ready = wait(
+            [out.poll_fd(), err.poll_fd(), if stopping { -1 } else { signals as i32 }],
+            stopping,
+        );
         if ready[0] {
             out.read(log);
         }
@@ -100,7 +103,8 @@ fn arguments(stack: *const usize, log: &mut Log) {
     let count = unsafe { *stack };
     let mut at = 1;
     while at + 1 < count {
-        let (key, value) = unsafe { (*stack.add(1 + at) as *const u8, *stack.add(2 + at) as *const u8) };
+        let (key, value) =
+            unsafe { (*stack.add(1 + at) as *const u8, *stack.add(2 + at) as *const u8) };
         // The sixth byte tells the three apart: `log\0`, `max-b`, `max-f`.
         match unsafe { (*key, if *key == b'm' { *key.add(4) } else { 0 }) } {
             (b'l', _) => log.path = value,
@@ -205,7 +209,15 @@ impl Log {
         self.fd >= 0
     }
 
-    fn line(&mut self, time: &Time, word: &[u8; 6], tag: u8, line: &[u8; LINE_MAX_BYTES], from: usize, to: usize) {
+    fn line(
+        &mut self,
+        time: &Time,
+        word: &[u8; 6],
+        tag: u8,
+        line: &[u8; LINE_MAX_BYTES],
+        from: usize,
+        to: usize,
+    ) {
         if self.held + HEADER_BYTES + (to - from) + 1 > OUT_BYTES {
             self.flush();
         }
@@ -268,7 +280,16 @@ impl Log {
             let (mut from, mut to) = ([0u8; PATH_MAX_BYTES], [0u8; PATH_MAX_BYTES]);
             numbered(self.path, number_to - 1, &mut from);
             numbered(self.path, number_to, &mut to);
-            unsafe { call(number::RENAMEAT, AT_FDCWD, from.as_ptr() as usize, AT_FDCWD, to.as_ptr() as usize, 0) };
+            unsafe {
+                call(
+                    number::RENAMEAT,
+                    AT_FDCWD,
+                    from.as_ptr() as usize,
+                    AT_FDCWD,
+                    to.as_ptr() as usize,
+                    0,
+                )
+            };
             number_to -= 1;
         }
         if self.max_files <= 1 {
@@ -316,7 +337,8 @@ impl Time {
         let shifted = days + 719_468;
         let era = shifted / 146_097;
         let day_of_era = shifted % 146_097;
-        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let year_of_era =
+            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let shifted_month = (5 * day_of_year + 2) / 153;
         let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;

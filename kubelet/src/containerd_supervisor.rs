@@ -81,7 +81,8 @@ impl Supervisor {
     /// Takes over the one that runs, or starts one; returns when it answers.
     pub async fn start(config: Config) -> Result<Supervisor, SupervisorError> {
         for dir in [&config.root, &config.state] {
-            std::fs::create_dir_all(dir).map_err(|source| io_error("make the folder", dir, source))?;
+            std::fs::create_dir_all(dir)
+                .map_err(|source| io_error("make the folder", dir, source))?;
         }
         let running = match take_over(&config).await {
             Some(running) => running,
@@ -142,16 +143,20 @@ async fn launch(config: &Config) -> Result<Running, SupervisorError> {
     let file = config.file();
     std::fs::write(&file, render(config)).map_err(|source| io_error("write", &file, source))?;
     let log = config.log();
-    let mut running = process::spawn(&config.binary, &file, &log)
-        .map_err(|why| SupervisorError::Start { binary: config.binary.display().to_string(), why: why.to_string() })?;
+    let mut running = process::spawn(&config.binary, &file, &log).map_err(|why| {
+        SupervisorError::Start { binary: config.binary.display().to_string(), why: why.to_string() }
+    })?;
     let pid_file = config.pid_file();
-    std::fs::write(&pid_file, running.pid().to_string()).map_err(|source| io_error("write", &pid_file, source))?;
+    std::fs::write(&pid_file, running.pid().to_string())
+        .map_err(|source| io_error("write", &pid_file, source))?;
     if process::answers(&config.socket(), READY_TIMEOUT, &running).await {
         return Ok(running);
     }
     let log_name = log.display().to_string();
     match running.exit_status() {
-        Some(status) => Err(SupervisorError::Ended { status, words: process::last_words(&log), log: log_name }),
+        Some(status) => {
+            Err(SupervisorError::Ended { status, words: process::last_words(&log), log: log_name })
+        }
         None => {
             let _ = process::stop(running.pid()).await;
             Err(SupervisorError::Silent {

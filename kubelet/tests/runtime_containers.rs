@@ -31,7 +31,10 @@ async fn assert_nothing_left(host: &Host) {
     let (sandboxes, containers) = host.runtime.state().await.expect("a state");
     assert!(sandboxes.is_empty() && containers.is_empty());
     assert_eq!(support::mounts_under(&host.dir), Vec::<String>::new());
-    let left: Vec<_> = support::cgroup_dirs(&host.name).into_iter().filter(|dir| !dir.ends_with(&host.name)).collect();
+    let left: Vec<_> = support::cgroup_dirs(&host.name)
+        .into_iter()
+        .filter(|dir| !dir.ends_with(&host.name))
+        .collect();
     assert!(left.is_empty(), "{left:?}");
     // The shim ends by itself after the last removal.
     for _ in 0..100 {
@@ -50,7 +53,10 @@ async fn commands_run_in_a_container() {
     let (_, id) = host.run("exec", &["sleep", "1000"]).await;
     assert_eq!(host.exec(&id, &["echo", "hi"], None).await, ("hi\n".to_owned(), 0));
     assert_eq!(host.exec(&id, &["sh", "-c", "echo a; echo b >&2; exit 7"], None).await.1, 7);
-    assert_eq!(host.exec(&id, &["cat"], Some("through the pipe")).await, ("through the pipe".to_owned(), 0));
+    assert_eq!(
+        host.exec(&id, &["cat"], Some("through the pipe")).await,
+        ("through the pipe".to_owned(), 0)
+    );
     let (text, _) = host.exec(&id, &["seq", "1", "50000"], None).await;
     assert_eq!(text.lines().count(), 50_000);
     a_terminal(&host, &id).await;
@@ -59,7 +65,11 @@ async fn commands_run_in_a_container() {
     assert_eq!(std::fs::read_dir(host.dir.join("run/exec")).expect("a folder").count(), 0);
     host.runtime.stop_container(&id, Duration::from_secs(1)).await.expect("stopped");
     let state = host.container_state("exec", &id).await;
-    assert_eq!((state.phase, state.exit_code), (Phase::Exited, Some(137)), "sleep as process 1 ignores SIGTERM");
+    assert_eq!(
+        (state.phase, state.exit_code),
+        (Phase::Exited, Some(137)),
+        "sleep as process 1 ignores SIGTERM"
+    );
     host.runtime.stop_container(&id, Duration::from_secs(1)).await.expect("again");
 }
 
@@ -73,7 +83,8 @@ fn io(tty: bool) -> (ExecIo, mpsc::Receiver<bytes::Bytes>, mpsc::Sender<(u16, u1
 async fn a_terminal(host: &Host, id: &str) {
     let (io, mut out, sizes) = io(true);
     sizes.try_send((100, 40)).expect("room");
-    let script = "until [ \"$(stty size)\" = '40 100' ]; do sleep 0.05; done; echo $TERM $(stty size)";
+    let script =
+        "until [ \"$(stty size 2>&1)\" = '40 100' ]; do sleep 0.05; done; echo $TERM $(stty size)";
     let command = ["sh", "-c", script].map(str::to_owned);
     let read = async {
         let mut text = String::new();
@@ -88,14 +99,20 @@ async fn a_terminal(host: &Host, id: &str) {
 
 async fn a_missing_command(host: &Host, id: &str) {
     let (io, _out, _sizes) = io(false);
-    let error = host.runtime.exec(id, &["nope".to_owned()], io).await.expect_err("no such program").to_string();
+    let error = host
+        .runtime
+        .exec(id, &["nope".to_owned()], io)
+        .await
+        .expect_err("no such program")
+        .to_string();
     assert!(error.contains("executable file not found in $PATH"), "{error}");
 }
 
 async fn a_dropped_command(host: &Host, id: &str) {
     let (io, _out, _sizes) = io(false);
     let command = ["sleep", "777"].map(str::to_owned);
-    let given_up = tokio::time::timeout(Duration::from_millis(500), host.runtime.exec(id, &command, io)).await;
+    let given_up =
+        tokio::time::timeout(Duration::from_millis(500), host.runtime.exec(id, &command, io)).await;
     assert!(given_up.is_err());
     for _ in 0..100 {
         if !host.exec(id, &["ps"], None).await.0.contains("sleep 777") {
@@ -138,7 +155,7 @@ async fn a_specification_is_what_the_container_sees() {
     host.wait_for("spec", &id, Phase::Exited).await;
     let log = host.log("spec", "app").join("\n");
     for expect in [
-        "uid=33(web) gid=34(web) groups=34(web),4(adm),500",
+        "uid=33(web) gid=34(web) groups=4(adm),34(web),500",
         "/made/for/me",
         "b c",
         "from the volume",
@@ -153,7 +170,8 @@ async fn a_specification_is_what_the_container_sees() {
     let mut root = skiff_kubelet::ports::ContainerConfig { attempt: 1, ..root };
     root.security.run_as_non_root = true;
     let (sandboxes, _) = host.runtime.state().await.expect("a state");
-    let error = host.runtime.create_container(&sandboxes[0].id, &root).await.expect_err("root").to_string();
+    let error =
+        host.runtime.create_container(&sandboxes[0].id, &root).await.expect_err("root").to_string();
     assert!(error.contains("container has runAsNonRoot and image will run as root"), "{error}");
 }
 
@@ -161,9 +179,13 @@ async fn a_specification_is_what_the_container_sees() {
 async fn too_much_memory_is_an_oom_kill() {
     let host = Host::start().await;
     let (_, id) = host
-        .run_with("oom", &["dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=2"], |_, container| {
-            container.resources.memory_limit_bytes = Some(16 << 20);
-        })
+        .run_with(
+            "oom",
+            &["dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=2"],
+            |_, container| {
+                container.resources.memory_limit_bytes = Some(16 << 20);
+            },
+        )
         .await;
     let state = host.wait_for("oom", &id, Phase::Exited).await;
     assert_eq!((state.exit_code, state.oom_killed), (Some(137), true));
@@ -201,12 +223,18 @@ async fn containers_of_a_pod_share_what_they_should() {
         ids.push(id);
     }
     let (processes, _) = host.exec(&ids[0], &["ps"], None).await;
-    assert!(processes.contains("/pause") && processes.matches("sleep 1234").count() == 2, "{processes}");
+    assert!(
+        processes.contains("/pause") && processes.matches("sleep 1234").count() == 2,
+        "{processes}"
+    );
     host.exec(&ids[0], &["sh", "-c", "echo shared > /dev/shm/x"], None).await;
     assert_eq!(host.exec(&ids[1], &["cat", "/dev/shm/x"], None).await.0, "shared\n");
     let ipc = host.exec(&ids[0], &["readlink", "/proc/self/ns/ipc"], None).await;
     assert_eq!(host.exec(&ids[1], &["readlink", "/proc/self/ns/ipc"], None).await, ipc);
-    let shims = support::processes_of(&host.dir).into_iter().filter(|(_, command)| command.contains("shim")).count();
+    let shims = support::processes_of(&host.dir)
+        .into_iter()
+        .filter(|(_, command)| command.contains("shim"))
+        .count();
     assert_eq!(shims, 1, "one for the pod");
     // A repeated call finds what is there.
     assert_eq!(host.runtime.run_sandbox(&config).await.expect("the same"), sandbox);
@@ -214,7 +242,8 @@ async fn containers_of_a_pod_share_what_they_should() {
     assert_eq!(host.runtime.create_container(&sandbox, &same).await.expect("the same"), ids[0]);
     host.runtime.start_container(&ids[0]).await.expect("runs already");
     host.runtime.stop_sandbox(&sandbox).await.expect("stopped");
-    let (sandboxes, containers) = host.runtime.pod_state(&host.pod("pair").uid).await.expect("a state");
+    let (sandboxes, containers) =
+        host.runtime.pod_state(&host.pod("pair").uid).await.expect("a state");
     assert!(sandboxes.iter().all(|one| one.phase == Phase::Exited));
     assert!(containers.iter().all(|one| one.phase == Phase::Exited && one.exit_code == Some(137)));
     host.runtime.remove_sandbox(&sandbox).await.expect("removed");
@@ -224,8 +253,7 @@ async fn containers_of_a_pod_share_what_they_should() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sandbox_may_do_without_a_pause_program() {
     let host = Host::start_with(|config| config.pause = Pause::WhenShared).await;
-    let namespace = host.dir.join("net");
-    make_namespace(&namespace);
+    let namespace = support::make_network_namespace(&host.dir.join("net"));
     let (sandbox, id) = host
         .run_with("pinned", &["sh", "-c", "hostname; sleep 1000"], |sandbox, _| {
             sandbox.hostname = "pinned-host".into();
@@ -234,14 +262,20 @@ async fn a_sandbox_may_do_without_a_pause_program() {
         })
         .await;
     assert_eq!(host.exec(&id, &["hostname"], None).await.0, "pinned-host\n");
-    let port = host.exec(&id, &["cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start"], None).await.0;
+    let port =
+        host.exec(&id, &["cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start"], None).await.0;
     assert_eq!(port, "80\n");
-    assert!(!support::processes_of(&host.dir).iter().any(|(_, command)| command.contains("/pause")));
+    assert!(
+        !support::processes_of(&host.dir).iter().any(|(_, command)| command.contains("/pause"))
+    );
     let (sandboxes, _) = host.runtime.state().await.expect("a state");
     assert_eq!(sandboxes[0].phase, Phase::Running);
     host.runtime.stop_container(&id, Duration::ZERO).await.expect("stopped");
     host.runtime.remove_container(&id).await.expect("removed");
-    let again = skiff_kubelet::ports::ContainerConfig { attempt: 1, ..host.container("pinned", "app", &["sleep", "9"]) };
+    let again = skiff_kubelet::ports::ContainerConfig {
+        attempt: 1,
+        ..host.container("pinned", "app", &["sleep", "9"])
+    };
     let id = host.runtime.create_container(&sandbox, &again).await.expect("a container");
     host.runtime.start_container(&id).await.expect("the sandbox outlives its containers");
     host.runtime.stop_sandbox(&sandbox).await.expect("stopped");
@@ -250,15 +284,4 @@ async fn a_sandbox_may_do_without_a_pause_program() {
     host.runtime.remove_sandbox(&sandbox).await.expect("removed");
     nix::mount::umount2(&namespace, nix::mount::MntFlags::MNT_DETACH).expect("unmounted");
     assert_nothing_left(&host).await;
-}
-
-fn make_namespace(path: &std::path::Path) {
-    std::fs::File::create(path).expect("a file");
-    let path = path.to_path_buf();
-    let thread = std::thread::spawn(move || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
-        let own = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
-        nix::mount::mount(Some(own.as_str()), &path, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>).expect("mounted");
-    });
-    thread.join().expect("made");
 }

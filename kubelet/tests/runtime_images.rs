@@ -5,9 +5,9 @@ mod support;
 use futures_util::future::join_all;
 use serde_json::json;
 use skiff_kubelet::ports::{Phase, RegistryAuth, Runtime, RuntimeError};
+use support::Host;
 use support::archive::{self, digest};
 use support::registry::Registry;
-use support::Host;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
@@ -31,7 +31,8 @@ async fn archives_of_all_kinds_come_in() {
     let by_digest = format!("team/box@{}", images[0].id);
     assert_eq!(host.runtime.image(&by_digest).await.expect("a look").expect("is there"), images[0]);
     // It runs, too.
-    let (_, id) = host.run_with("docker", &["echo", "from docker"], |_, c| c.image = images[0].clone()).await;
+    let (_, id) =
+        host.run_with("docker", &["echo", "from docker"], |_, c| c.image = images[0].clone()).await;
     host.wait_for("docker", &id, Phase::Exited).await;
     host.runtime.remove_image("box:2").await.expect("removed");
     host.runtime.remove_image("box:2").await.expect("not found is success");
@@ -49,15 +50,21 @@ async fn broken_archives_say_what_is_wrong() {
     };
     let whole = std::fs::read(host.dir.join("busybox.tar")).expect("the archive");
     let why = import("cut.tar", &whole[..whole.len() / 2]).await;
-    assert!(why.starts_with(&format!("import image archive {}", host.dir.join("cut.tar").display())), "{why}");
+    assert!(
+        why.starts_with(&format!("import image archive {}", host.dir.join("cut.tar").display())),
+        "{why}"
+    );
     let why = import("text.tar", b"this is no archive at all").await;
     assert!(why.contains("not a tar archive") || why.contains("neither an OCI layout"), "{why}");
-    let at = whole.windows(4).position(|bytes| bytes == b"\x1f\x8b\x08\x00").expect("a layer") + 200;
-    let mut flipped = whole.clone();
+    archive::write_oci(&host.dir.join("new.tar"), "flipped:1", &archive::busybox_with("flipped"));
+    let mut flipped = std::fs::read(host.dir.join("new.tar")).expect("the archive");
+    let at =
+        flipped.windows(4).position(|bytes| bytes == b"\x1f\x8b\x08\x00").expect("a layer") + 200;
     flipped[at] ^= 0xff;
     let why = import("flipped.tar", &flipped).await;
     assert!(why.contains("unexpected commit digest"), "{why}");
-    let why = host.runtime.import(&host.dir.join("none.tar")).await.expect_err("not there").to_string();
+    let why =
+        host.runtime.import(&host.dir.join("none.tar")).await.expect_err("not there").to_string();
     assert!(why.contains("open: No such file or directory"), "{why}");
     assert_eq!(host.runtime.images().await.expect("a list").len(), 1);
 }
@@ -66,7 +73,7 @@ async fn broken_archives_say_what_is_wrong() {
 async fn images_are_pulled_once_by_tag_and_by_digest() {
     let host = Host::start().await;
     let registry = Registry::start(None).await;
-    let mut files = archive::busybox();
+    let mut files = archive::busybox_with("pulled");
     // Other bytes than the imported image has: everything must come over the wire.
     files.config["config"]["Env"] = json!(["PATH=/bin", "PULLED=1"]);
     let blobs = archive::oci_blobs(&files);
@@ -80,15 +87,19 @@ async fn images_are_pulled_once_by_tag_and_by_digest() {
     let index = index.to_string().into_bytes();
     registry.put("team/web/manifests/multi", INDEX, index.clone());
     let name = format!("{}/team/web", registry.address);
-    let pulls = join_all((0..8).map(|_| host.runtime.pull(&name_with(&name, ":multi"), None))).await;
+    let multi = format!("{name}:multi");
+    let pulls = join_all((0..8).map(|_| host.runtime.pull(&multi, None))).await;
     for image in pulls {
         let image = image.expect("pulled");
         assert_eq!(image.id, digest(&index));
-        assert_eq!(image.reference, name_with(&name, ":multi"));
+        assert_eq!(image.reference, multi);
         assert_eq!(image.config.env, ["PATH=/bin", "PULLED=1"]);
     }
     let asked = registry.asked();
-    assert!(asked.iter().all(|path| asked.iter().filter(|one| *one == path).count() == 1), "{asked:?}");
+    assert!(
+        asked.iter().all(|path| asked.iter().filter(|one| *one == path).count() == 1),
+        "{asked:?}"
+    );
     let by_digest = host.runtime.pull(&format!("{name}@{manifest}"), None).await.expect("pulled");
     assert_eq!(by_digest.id, manifest);
     assert_eq!(by_digest.repo_digest, format!("{name}@{manifest}"));
@@ -96,10 +107,6 @@ async fn images_are_pulled_once_by_tag_and_by_digest() {
     assert_eq!(layers, 3, "the layers and the configuration came only once");
     let (_, id) = host.run_with("pulled", &["true"], |_, c| c.image = by_digest.clone()).await;
     assert_eq!(host.wait_for("pulled", &id, Phase::Exited).await.exit_code, Some(0));
-}
-
-fn name_with(name: &str, tag: &str) -> String {
-    format!("{name}{tag}")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,7 +129,11 @@ async fn a_pull_that_cannot_be_says_why() {
     assert!(matches!(error, RuntimeError::InvalidImageName { .. }), "{error}");
     let name = format!("{}/team/web:v1", closed.address);
     let error = why(&name).await.to_string();
-    assert!(error.contains("pull access denied, repository does not exist or may require authorization"), "{error}");
+    assert!(
+        error
+            .contains("pull access denied, repository does not exist or may require authorization"),
+        "{error}"
+    );
     let auth = RegistryAuth { username: "me".into(), password: "secret".into() };
     host.runtime.pull(&name, Some(&auth)).await.expect("pulled with the password");
     let error = why("127.0.0.1:1/nobody:v1").await.to_string();
@@ -133,9 +144,7 @@ async fn a_pull_that_cannot_be_says_why() {
     let error = why(&format!("{}/team/other:v1", open.address)).await.to_string();
     assert!(error.contains("no match for platform in manifest"), "{error}");
     // A blob that is not what the manifest says.
-    let mut fresh = archive::busybox();
-    fresh.layers[0].extend_from_slice(&[0; 512]);
-    let mut bad = archive::oci_blobs(&fresh);
+    let mut bad = archive::oci_blobs(&archive::busybox_with("bad"));
     bad[0].1[300] ^= 0xff;
     open.put_image("team/bad", "v1", &bad);
     let error = why(&format!("{}/team/bad:v1", open.address)).await.to_string();

@@ -42,7 +42,10 @@ fn inside() -> bool {
 
 impl Lab {
     fn new(conflist: Option<&str>) -> Lab {
-        assert!(Path::new("/usr/lib/cni/bridge").exists(), "this test needs containernetworking-plugins");
+        assert!(
+            Path::new("/usr/lib/cni/bridge").exists(),
+            "this test needs containernetworking-plugins"
+        );
         let dir = tempfile::tempdir().expect("a folder");
         let config = Config {
             conf_dir: dir.path().join("net.d"),
@@ -64,7 +67,8 @@ impl Lab {
     }
 
     fn leases(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.dir.path().join("ipam/net")).into_iter().flatten().flatten();
+        let entries =
+            std::fs::read_dir(self.dir.path().join("ipam/net")).into_iter().flatten().flatten();
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
         names.filter(|name| name.parse::<std::net::IpAddr>().is_ok()).collect()
     }
@@ -80,7 +84,11 @@ fn pod(name: &str) -> PodRef {
 }
 
 fn in_namespace(path: &Path, command: &[&str]) -> String {
-    let output = Command::new("nsenter").arg(format!("--net={}", path.display())).args(command).output().expect("nsenter");
+    let output = Command::new("nsenter")
+        .arg(format!("--net={}", path.display()))
+        .args(command)
+        .output()
+        .expect("nsenter");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -92,7 +100,12 @@ async fn debians_bridge_gives_and_takes_addresses() {
     }
     let lab = Lab::new(Some(BRIDGE));
     assert_eq!(lab.cni.not_ready(), None);
-    let mapping = PortMapping { host_port: 8080, container_port: 80, protocol: "tcp".into(), host_ip: String::new() };
+    let mapping = PortMapping {
+        host_port: 8080,
+        container_port: 80,
+        protocol: "tcp".into(),
+        host_ip: String::new(),
+    };
     lab.cni.map_ports("uid-a", vec![mapping]);
     let first = lab.cni.set_up(&pod("a"), "box-a").await.expect("a network");
     let second = lab.cni.set_up(&pod("b"), "box-b").await.expect("a network");
@@ -102,7 +115,11 @@ async fn debians_bridge_gives_and_takes_addresses() {
     assert!(links.contains("127.0.0.1/8") && links.contains("10.99.0.2/24"), "{links}");
     let ping = in_namespace(&first.namespace_path, &["busybox", "ping", "-c1", "-W2", "10.99.0.3"]);
     assert!(ping.contains("1 packets received"), "{ping}");
-    let rules = |text: &str| Command::new("iptables-save").output().map(|o| String::from_utf8_lossy(&o.stdout).contains(text));
+    let rules = |text: &str| {
+        Command::new("iptables-save")
+            .output()
+            .map(|o| String::from_utf8_lossy(&o.stdout).contains(text))
+    };
     assert!(rules("10.99.0.2:80").expect("iptables-save"), "portmap got its port");
     let again = lab.cni.set_up(&pod("a"), "box-a").await.expect("the same network");
     assert_eq!(again, first);
@@ -124,7 +141,8 @@ async fn after_a_reboot_addresses_are_given_back() {
     let lab = Lab::new(Some(BRIDGE));
     let network = lab.cni.set_up(&pod("a"), "box-a").await.expect("a network");
     // The namespace goes with the boot; caches and leases stay on disk.
-    nix::mount::umount2(&network.namespace_path, nix::mount::MntFlags::MNT_DETACH).expect("unmounted");
+    nix::mount::umount2(&network.namespace_path, nix::mount::MntFlags::MNT_DETACH)
+        .expect("unmounted");
     std::fs::remove_dir_all(lab.dir.path().join("netns")).expect("removed");
     let again = lab.cni.set_up(&pod("a"), "box-a").await.expect("a network");
     assert_eq!(lab.leases().len(), 1, "the old address is free again");
@@ -155,8 +173,12 @@ async fn a_failing_chain_leaves_nothing() {
     lab.configure(&BRIDGE.replace("10.99.0.0/24", "10.99.0.0/30"));
     lab.cni.set_up(&pod("b"), "box-b").await.expect("the only address");
     let error = lab.cni.set_up(&pod("c"), "box-c").await.expect_err("no address left").to_string();
-    assert!(error.starts_with("set up network of pod default/c: plugin type=\"bridge\" ADD failed: "), "{error}");
+    assert!(
+        error.starts_with("set up network of pod default/c: plugin type=\"bridge\" ADD failed: "),
+        "{error}"
+    );
     lab.cni.tear_down(&pod("b"), "box-b").await.expect("gone");
-    let left = |folder: &str| std::fs::read_dir(lab.dir.path().join(folder)).expect("a folder").count();
+    let left =
+        |folder: &str| std::fs::read_dir(lab.dir.path().join(folder)).expect("a folder").count();
     assert_eq!((left("netns"), left("cache/results"), lab.leases().len()), (0, 0, 0));
 }

@@ -24,7 +24,10 @@ async fn another_client_finds_everything_and_logs_go_on() {
     // The old client goes, as in a kill: nothing is told to containerd.
     host.connect_again().await;
     let after = host.container_state("on", &id).await;
-    assert_eq!((after.phase, after.pid, after.started_at), (Phase::Running, before.pid, before.started_at));
+    assert_eq!(
+        (after.phase, after.pid, after.started_at),
+        (Phase::Running, before.pid, before.started_at)
+    );
     assert_eq!((after.sandbox_id, after.pod), (sandbox, host.pod("on")));
     assert_eq!(after.annotations["restarts"], "4");
     let lines = host.log("on", "app").len();
@@ -34,7 +37,8 @@ async fn another_client_finds_everything_and_logs_go_on() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     let log = host.log("on", "app");
     assert!(log.len() > lines);
-    let expect: Vec<String> = (1..=log.len()).map(|number| format!("stdout F line {number}")).collect();
+    let expect: Vec<String> =
+        (1..=log.len()).map(|number| format!("stdout F line {number}")).collect();
     assert_eq!(log, expect, "no line is lost");
 }
 
@@ -53,10 +57,10 @@ async fn containerd_killed_comes_back_with_all_containers() {
     kill(Pid::from_raw(i32::try_from(pid).expect("a pid")), Signal::SIGKILL).expect("killed");
     ready.wait_for(|ready| *ready).await.expect("back");
     assert_ne!(supervisor.pid(), old);
-    let everything = async {
-        while events.recv().await.expect("events go on").pod.is_some() {}
-    };
-    tokio::time::timeout(Duration::from_secs(20), everything).await.expect("told to look at everything");
+    let everything = async { while events.recv().await.expect("events go on").pod.is_some() {} };
+    tokio::time::timeout(Duration::from_secs(20), everything)
+        .await
+        .expect("told to look at everything");
     let state = host.wait_for("stay", &id, Phase::Exited).await;
     assert_eq!(state.exit_code, Some(137));
     let (_, next) = host.run("next", &["true"]).await;
@@ -78,7 +82,11 @@ async fn the_next_supervisor_takes_over() {
     let third = Supervisor::start(Host::supervisor_config(&host.dir)).await.expect("started");
     assert_ne!(third.pid(), pid);
     host.connect_again().await;
-    assert_eq!(host.container_state("kept", &id).await.phase, Phase::Running, "containers live in their shims");
+    assert_eq!(
+        host.container_state("kept", &id).await.phase,
+        Phase::Running,
+        "containers live in their shims"
+    );
     host.supervisor = Some(third);
 }
 
@@ -97,7 +105,8 @@ async fn a_killed_container_and_a_killed_pause_program_are_told() {
     assert_eq!((state.exit_code, state.oom_killed), (Some(137), false));
     let (sandboxes, _) = host.runtime.state().await.expect("a state");
     let pause = sandboxes[0].pid.expect("runs");
-    kill(Pid::from_raw(i32::try_from(pause).expect("a pid")), Signal::SIGTERM).expect("it listens to SIGTERM");
+    kill(Pid::from_raw(i32::try_from(pause).expect("a pid")), Signal::SIGTERM)
+        .expect("it listens to SIGTERM");
     let ended = async {
         while host.runtime.state().await.expect("a state").0[0].phase != Phase::Exited {
             events.recv().await.expect("events go on");
@@ -105,7 +114,10 @@ async fn a_killed_container_and_a_killed_pause_program_are_told() {
     };
     tokio::time::timeout(Duration::from_secs(10), ended).await.expect("the pause program ends");
     // The same attempt again makes a new one.
-    assert_eq!(host.runtime.run_sandbox(&host.sandbox("victim")).await.expect("a sandbox"), sandbox);
+    assert_eq!(
+        host.runtime.run_sandbox(&host.sandbox("victim")).await.expect("a sandbox"),
+        sandbox
+    );
     let (sandboxes, containers) = host.runtime.state().await.expect("a state");
     assert_eq!(sandboxes[0].phase, Phase::Running);
     assert!(containers.is_empty(), "the containers of the dead sandbox went with it");
@@ -119,7 +131,8 @@ async fn after_a_reboot_everything_has_exited() {
     supervisor.stop().await;
     // Processes, mounts and the state folders go; the data folders stay.
     host.lose_power();
-    host.supervisor = Some(Supervisor::start(Host::supervisor_config(&host.dir)).await.expect("started"));
+    host.supervisor =
+        Some(Supervisor::start(Host::supervisor_config(&host.dir)).await.expect("started"));
     host.connect_again().await;
     let (sandboxes, _) = host.runtime.state().await.expect("a state");
     // The boot id is still the same here: the record says "made, never started in this boot".
@@ -132,12 +145,20 @@ async fn after_a_reboot_everything_has_exited() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logs_are_rotated_and_long_lines_cut() {
-    let host = Host::start_with(|config| (config.log_max_bytes, config.log_max_files) = (100_000, 3)).await;
-    let (_, id) = host.run("log", &["sh", "-c", "head -c 20000 /dev/zero | tail -c 20000; echo; seq 1 20000"]).await;
+    let host =
+        Host::start_with(|config| (config.log_max_bytes, config.log_max_files) = (100_000, 3))
+            .await;
+    let (_, id) = host
+        .run("log", &["sh", "-c", "head -c 20000 /dev/zero | tail -c 20000; echo; seq 1 20000"])
+        .await;
     host.wait_for("log", &id, Phase::Exited).await;
-    host.runtime.remove_container(&id).await.expect("removed, and with it the logger has written all");
+    host.runtime
+        .remove_container(&id)
+        .await
+        .expect("removed, and with it the logger has written all");
     let dir = host.dir.join("logs/log/app");
-    let mut names: Vec<_> = std::fs::read_dir(&dir).expect("a folder").flatten().map(|e| e.file_name()).collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(&dir).expect("a folder").flatten().map(|e| e.file_name()).collect();
     names.sort();
     assert_eq!(names, ["0.log", "0.log.1", "0.log.2"]);
     for name in &names {

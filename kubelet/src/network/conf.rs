@@ -42,7 +42,12 @@ impl Conf {
             return Err("field plugins is empty".to_owned());
         }
         let plugins = list.into_iter().enumerate().map(|(at, conf)| plugin(at, conf));
-        Ok(Conf { name, version, plugins: plugins.collect::<Result<_, _>>()?, text: text.to_owned() })
+        Ok(Conf {
+            name,
+            version,
+            plugins: plugins.collect::<Result<_, _>>()?,
+            text: text.to_owned(),
+        })
     }
 }
 
@@ -58,7 +63,9 @@ fn plugin(at: usize, conf: Value) -> Result<Plugin, String> {
 pub(super) fn load(dir: &Path) -> Result<Conf, String> {
     let mut faults = Vec::new();
     for path in files(dir) {
-        let parsed = std::fs::read_to_string(&path).map_err(|e| e.to_string()).and_then(|text| Conf::parse(&text));
+        let parsed = std::fs::read_to_string(&path)
+            .map_err(|e| e.to_string())
+            .and_then(|text| Conf::parse(&text));
         match parsed {
             Ok(conf) => return Ok(conf),
             Err(why) => faults.push(format!("{}: {why}", path.display())),
@@ -66,14 +73,18 @@ pub(super) fn load(dir: &Path) -> Result<Conf, String> {
     }
     match faults.is_empty() {
         true => Err(format!("no network config found in {}", dir.display())),
-        false => Err(format!("no valid networks found in {}: {}", dir.display(), faults.join("; "))),
+        false => {
+            Err(format!("no valid networks found in {}: {}", dir.display(), faults.join("; ")))
+        }
     }
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let suffixes = ["conflist", "conf", "json"];
-    let wanted = |path: &PathBuf| path.extension().is_some_and(|suffix| suffixes.iter().any(|one| suffix == *one));
+    let wanted = |path: &PathBuf| {
+        path.extension().is_some_and(|suffix| suffixes.iter().any(|one| suffix == *one))
+    };
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(wanted).collect();
     files.sort();
     files
@@ -87,7 +98,8 @@ mod tests {
     fn check(text: &str, expect: &str) {
         let got = match Conf::parse(text) {
             Ok(conf) => {
-                let kinds: Vec<_> = conf.plugins.iter().map(|plugin| plugin.kind.as_str()).collect();
+                let kinds: Vec<_> =
+                    conf.plugins.iter().map(|plugin| plugin.kind.as_str()).collect();
                 format!("{} {} {}", conf.name, conf.version, kinds.join(","))
             }
             Err(why) => why,
@@ -97,11 +109,17 @@ mod tests {
 
     #[test]
     fn lists_and_single_plugins() {
-        check(r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"bridge"},{"type":"portmap"}]}"#, "n 1.0.0 bridge,portmap");
+        check(
+            r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"bridge"},{"type":"portmap"}]}"#,
+            "n 1.0.0 bridge,portmap",
+        );
         check(r#"{"cniVersion":"0.4.0","name":"n","type":"bridge"}"#, "n 0.4.0 bridge");
         check(r#"{"name":"n","plugins":[]}"#, "field plugins is empty");
         check(r#"{"plugins":[{"type":"bridge"}]}"#, "field name is missing");
-        check(r#"{"name":"n","type":"../sh"}"#, "plugins[0].type \"../sh\" is no name of a program");
+        check(
+            r#"{"name":"n","type":"../sh"}"#,
+            "plugins[0].type \"../sh\" is no name of a program",
+        );
         check(
             r#"{"cniVersion":"9.0.0","name":"n","type":"x"}"#,
             "cniVersion 9.0.0 is not one of 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0",
@@ -111,7 +129,8 @@ mod tests {
     #[test]
     fn the_first_valid_file_is_taken() {
         let dir = tempfile::tempdir().expect("a folder");
-        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("a file");
+        let write =
+            |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("a file");
         assert!(load(dir.path()).unwrap_err().starts_with("no network config found"));
         write("00-readme.txt", "no");
         write("05-broken.conflist", "{");

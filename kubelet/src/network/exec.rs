@@ -34,7 +34,10 @@ pub(super) fn find(dirs: &[PathBuf], kind: &str) -> Option<PathBuf> {
 
 pub(super) fn missing(dirs: &[PathBuf], kind: &str) -> String {
     let dirs: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
-    format!("plugin {kind} is not in {}; on Debian: apt-get install containernetworking-plugins", dirs.join(", "))
+    format!(
+        "plugin {kind} is not in {}; on Debian: apt-get install containernetworking-plugins",
+        dirs.join(", ")
+    )
 }
 
 /// The plugin's result; `None` where it gives none, as for DEL.
@@ -69,19 +72,24 @@ async fn talk(program: &Path, dirs: &[PathBuf], call: &Call) -> Result<Option<Va
         if text.is_empty() || call.command == "DEL" {
             return Ok(None);
         }
-        return serde_json::from_slice(text).map(Some).map_err(|e| format!("its result is not JSON: {e}"));
+        return serde_json::from_slice(text)
+            .map(Some)
+            .map_err(|e| format!("its result is not JSON: {e}"));
     }
     Err(words(&output.stdout, &output.stderr, &output.status.to_string()))
 }
 
 fn words(stdout: &[u8], stderr: &[u8], status: &str) -> String {
     let error: PluginError = serde_json::from_slice(stdout.trim_ascii()).unwrap_or_default();
-    let details = if error.details.is_empty() { String::new() } else { format!("; {}", error.details) };
+    let details =
+        if error.details.is_empty() { String::new() } else { format!("; {}", error.details) };
     match error.msg.is_empty() {
         false => format!("{}{details} (code {})", error.msg, error.code),
         true => {
             let said = String::from_utf8_lossy(stderr);
-            format!("netplugin failed with no error message: {status} {}", said.trim()).trim_end().to_owned()
+            format!("netplugin failed with no error message: {status} {}", said.trim())
+                .trim_end()
+                .to_owned()
         }
     }
 }
@@ -92,15 +100,27 @@ mod tests {
 
     #[test]
     fn errors_have_the_plugins_words() {
-        let json = br#"{"cniVersion":"1.0.0","code":11,"msg":"no addresses","details":"range full"}"#;
+        let json =
+            br#"{"cniVersion":"1.0.0","code":11,"msg":"no addresses","details":"range full"}"#;
         assert_eq!(words(json, b"", "exit status: 1"), "no addresses; range full (code 11)");
-        assert_eq!(words(b"", b"panic\n", "exit status: 2"), "netplugin failed with no error message: exit status: 2 panic");
+        assert_eq!(
+            words(b"", b"panic\n", "exit status: 2"),
+            "netplugin failed with no error message: exit status: 2 panic"
+        );
     }
 
     #[tokio::test]
     async fn a_missing_plugin_says_where_it_was_looked_for() {
-        let call = Call { kind: "nope".into(), command: "ADD", environment: Vec::new(), input: Value::Null };
+        let call = Call {
+            kind: "nope".into(),
+            command: "ADD",
+            environment: Vec::new(),
+            input: Value::Null,
+        };
         let why = run(&["/none".into()], &call).await.expect_err("not there");
-        assert_eq!(why, "plugin nope is not in /none; on Debian: apt-get install containernetworking-plugins");
+        assert_eq!(
+            why,
+            "plugin nope is not in /none; on Debian: apt-get install containernetworking-plugins"
+        );
     }
 }

@@ -85,7 +85,8 @@ impl Cni {
     /// Found before anything is touched: a chain without one of its plugins could not even be undone.
     fn missing_plugin(&self, conf: &Conf) -> Option<String> {
         let dirs = &self.config.bin_dirs;
-        let missing = conf.plugins.iter().find(|plugin| exec::find(dirs, &plugin.kind).is_none())?;
+        let missing =
+            conf.plugins.iter().find(|plugin| exec::find(dirs, &plugin.kind).is_none())?;
         Some(exec::missing(dirs, &missing.kind))
     }
 
@@ -107,7 +108,12 @@ impl Cni {
     }
 
     /// All plugins are asked, also after one has failed.
-    async fn delete(&self, conf: &Conf, attachment: &Attachment, previous: Option<&serde_json::Value>) -> Result<(), String> {
+    async fn delete(
+        &self,
+        conf: &Conf,
+        attachment: &Attachment,
+        previous: Option<&serde_json::Value>,
+    ) -> Result<(), String> {
         let mut failures = Vec::new();
         for plugin in conf.plugins.iter().rev() {
             let call = plan::call(conf, plugin, "DEL", attachment, previous);
@@ -151,18 +157,23 @@ impl Network for Cni {
             self.tear_down(pod, sandbox).await?;
         }
         if !netns::is_pinned(&path) {
-            netns::make(&path).await.map_err(|e| failed(format!("make the network namespace {}: {e}", path.display())))?;
+            netns::make(&path).await.map_err(|e| {
+                failed(format!("make the network namespace {}: {e}", path.display()))
+            })?;
         }
         // Noted before the plugins are called: a kill in between must not leave their traces behind.
         let entry = cache::Entry::new(&conf, &attachment);
-        let written = cache.write(sandbox, &entry).map_err(|e| failed(format!("note the attachment: {e}")));
+        let written =
+            cache.write(sandbox, &entry).map_err(|e| failed(format!("note the attachment: {e}")));
         let result = match written {
             Ok(()) => self.add(&conf, &attachment).await.map_err(failed),
             Err(error) => Err(error),
         };
         let added = result.and_then(|result| {
             let ips = result::addresses(&result).map_err(failed)?;
-            cache.write(sandbox, &entry.with_result(result)).map_err(|e| failed(format!("note the result: {e}")))?;
+            cache
+                .write(sandbox, &entry.with_result(result))
+                .map_err(|e| failed(format!("note the result: {e}")))?;
             Ok(ips)
         });
         match added {
@@ -195,6 +206,7 @@ impl Network for Cni {
             cache.remove(sandbox).map_err(|e| failed(format!("forget the result: {e}")))?;
         }
         self.ports.lock().unwrap_or_else(PoisonError::into_inner).remove(&pod.uid);
-        netns::remove(&self.namespace_path(sandbox)).map_err(|e| failed(format!("remove the network namespace: {e}")))
+        netns::remove(&self.namespace_path(sandbox))
+            .map_err(|e| failed(format!("remove the network namespace: {e}")))
     }
 }

@@ -101,8 +101,12 @@ mod tests {
             {"type":"bridge","ipam":{"type":"host-local"}},
             {"type":"portmap","capabilities":{"portMappings":true}}]}"#;
         let conf = Conf::parse(text).expect("a configuration");
-        let ports =
-            vec![PortMapping { host_port: 80, container_port: 8080, protocol: "tcp".into(), host_ip: String::new() }];
+        let ports = vec![PortMapping {
+            host_port: 80,
+            container_port: 8080,
+            protocol: "tcp".into(),
+            host_ip: String::new(),
+        }];
         let first = call(&conf, &conf.plugins[0], "ADD", &attachment(ports.clone()), None);
         assert_eq!(
             first.input,

@@ -10,7 +10,10 @@ pub(super) fn oom_killed(cgroup: &str) -> bool {
     let cgroup = cgroup.trim_start_matches('/');
     let version_1 = Path::new(ROOT).join("memory").join(cgroup).join("memory.oom_control");
     let version_2 = Path::new(ROOT).join(cgroup).join("memory.events");
-    [version_1, version_2].iter().filter_map(|file| std::fs::read_to_string(file).ok()).any(|text| kills(&text) > 0)
+    [version_1, version_2]
+        .iter()
+        .filter_map(|file| std::fs::read_to_string(file).ok())
+        .any(|text| kills(&text) > 0)
 }
 
 fn kills(text: &str) -> u64 {
@@ -34,7 +37,11 @@ fn trees() -> Vec<PathBuf> {
         return vec![root.to_path_buf()];
     }
     let Ok(entries) = std::fs::read_dir(root) else { return Vec::new() };
-    entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink()).collect()
+    entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir() && !path.is_symlink())
+        .collect()
 }
 
 #[cfg(test)]

@@ -32,12 +32,15 @@ pub(super) struct Connection {
 impl Connection {
     /// Makes the channel; the first call connects.
     pub fn new(address: &Path, namespace: &str) -> Result<Connection, RuntimeError> {
-        let unusable = |why: String| RuntimeError::Unavailable { address: address.display().to_string(), why };
-        let endpoint =
-            Endpoint::from_shared(format!("unix://{}", address.display())).map_err(|e| unusable(e.to_string()))?;
+        let unusable =
+            |why: String| RuntimeError::Unavailable { address: address.display().to_string(), why };
+        let endpoint = Endpoint::from_shared(format!("unix://{}", address.display()))
+            .map_err(|e| unusable(e.to_string()))?;
         Ok(Connection {
             channel: endpoint.connect_lazy(),
-            namespace: namespace.parse().map_err(|_| unusable(format!("{namespace:?} is no namespace name")))?,
+            namespace: namespace
+                .parse()
+                .map_err(|_| unusable(format!("{namespace:?} is no namespace name")))?,
             address: address.to_path_buf(),
         })
     }
@@ -102,7 +105,10 @@ impl Connection {
                 address: self.address.display().to_string(),
                 why: status.message().to_owned(),
             },
-            _ => RuntimeError::Failed { operation: operation.into(), why: status.message().to_owned() },
+            _ => RuntimeError::Failed {
+                operation: operation.into(),
+                why: status.message().to_owned(),
+            },
         }
     }
 }

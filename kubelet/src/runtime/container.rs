@@ -35,13 +35,18 @@ impl Core {
         sandbox_id: &str,
         config: &ContainerConfig,
     ) -> Result<String, RuntimeError> {
-        let operation = format!("create container {} of pod {}/{}", config.name, config.pod.namespace, config.pod.name);
+        let operation = format!(
+            "create container {} of pod {}/{}",
+            config.name, config.pod.namespace, config.pod.name
+        );
         let failed = |status: Status| self.connection.failed(operation.clone(), &status);
         let id = record::container_id(sandbox_id, &config.name, config.attempt);
-        let (shared, image) = tokio::join!(self.shared(sandbox_id), self.images.unpacked(&config.image));
+        let (shared, image) =
+            tokio::join!(self.shared(sandbox_id), self.images.unpacked(&config.image));
         let (shared, cgroup_parent) = shared?;
         let mounts = self.prepare_snapshot(&id, &image?).await.map_err(failed)?;
-        let user = users::resolve(&config.security, &config.image.config.user, &accounts::read(&mounts));
+        let user =
+            users::resolve(&config.security, &config.image.config.user, &accounts::read(&mounts));
         let user = match user {
             Ok(user) => user,
             Err(why) => {
@@ -65,12 +70,20 @@ impl Core {
 
     /// What the container gets from its sandbox, and the pod's cgroup.
     async fn shared(&self, sandbox_id: &str) -> Result<(spec::Shared, String), RuntimeError> {
-        let failed = |status: Status| self.connection.failed(format!("look at sandbox {sandbox_id}"), &status);
+        let failed = |status: Status| {
+            self.connection.failed(format!("look at sandbox {sandbox_id}"), &status)
+        };
         let gone = || RuntimeError::NotFound { kind: "sandbox", id: sandbox_id.to_owned() };
         let (record, task) = tokio::join!(self.get_record(sandbox_id), self.get_task(sandbox_id));
         let (_, record) = record.map_err(failed)?.ok_or_else(gone)?;
-        let Kind::Sandbox { network_namespace, cgroup_parent, host_ipc, host_pid, share_process_namespace, hostname } =
-            record.kind
+        let Kind::Sandbox {
+            network_namespace,
+            cgroup_parent,
+            host_ipc,
+            host_pid,
+            share_process_namespace,
+            hostname,
+        } = record.kind
         else {
             return Err(gone());
         };
@@ -79,7 +92,12 @@ impl Core {
         let namespaces = match task {
             Some(task) => NamespaceSource::Process(task.pid),
             None if pins::are_there(&dir) => NamespaceSource::Pinned(dir),
-            None => return Err(Core::failed(format!("look at sandbox {sandbox_id}"), "it does not run")),
+            None => {
+                return Err(Core::failed(
+                    format!("look at sandbox {sandbox_id}"),
+                    "it does not run",
+                ));
+            }
         };
         let shm = match host_ipc {
             true => PathBuf::from("/dev/shm"),
@@ -98,7 +116,11 @@ impl Core {
         Ok((shared, cgroup_parent))
     }
 
-    async fn prepare_snapshot(&self, id: &str, image: &Arc<Resolved>) -> Result<Vec<Mount>, Status> {
+    async fn prepare_snapshot(
+        &self,
+        id: &str,
+        image: &Arc<Resolved>,
+    ) -> Result<Vec<Mount>, Status> {
         match self.try_prepare(id, image).await {
             Err(status) if already_exists(&status) => self.snapshot_mounts(id).await,
             Err(status) if is_not_found(&status) => {
@@ -124,24 +146,28 @@ impl Core {
     }
 
     async fn snapshot_mounts(&self, id: &str) -> Result<Vec<Mount>, Status> {
-        let request = snap::MountsRequest { snapshotter: self.snapshotter.clone(), key: id.to_owned() };
+        let request =
+            snap::MountsRequest { snapshotter: self.snapshotter.clone(), key: id.to_owned() };
         let answer = self.connection.snapshots().mounts(self.connection.request(request)).await?;
         Ok(answer.into_inner().mounts)
     }
 
     pub(super) async fn start_container(&self, id: &str) -> Result<(), RuntimeError> {
-        let failed = |status: &Status| self.connection.failed(format!("start container {id}"), status);
+        let failed =
+            |status: &Status| self.connection.failed(format!("start container {id}"), status);
         let prepared = self.created.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         let prepared = match prepared {
             Some(prepared) => prepared,
             None => self.prepared_again(id).await?,
         };
         if let Some(dir) = prepared.log_path.parent() {
-            std::fs::create_dir_all(dir)
-                .map_err(|why| Core::failed(format!("make the log folder {}", dir.display()), why))?;
+            std::fs::create_dir_all(dir).map_err(|why| {
+                Core::failed(format!("make the log folder {}", dir.display()), why)
+            })?;
         }
         let (max_bytes, max_files) = (self.config.log_max_bytes, self.config.log_max_files);
-        let log = embedded::log_uri(&self.programs.logger, &prepared.log_path, max_bytes, max_files);
+        let log =
+            embedded::log_uri(&self.programs.logger, &prepared.log_path, max_bytes, max_files);
         let mut request = self.task_request(id, prepared.mounts);
         request.stderr = if prepared.tty { String::new() } else { log.clone() };
         request.stdout = log;
@@ -150,14 +176,19 @@ impl Core {
         let now = record::nanos(SystemTime::now());
         let exit = ExitRecord { code: START_ERROR_CODE, started: None, finished: now, oom: false };
         if let Err(status) = self.write_exit(id, &exit).await {
-            tracing::warn!(container = id, why = status.message(), "the failed start was not recorded");
+            tracing::warn!(
+                container = id,
+                why = status.message(),
+                "the failed start was not recorded"
+            );
         }
         Err(failed(&status))
     }
 
     /// After a restart of skiff between create and start.
     async fn prepared_again(&self, id: &str) -> Result<Prepared, RuntimeError> {
-        let failed = |status: Status| self.connection.failed(format!("start container {id}"), &status);
+        let failed =
+            |status: Status| self.connection.failed(format!("start container {id}"), &status);
         let gone = || RuntimeError::NotFound { kind: "container", id: id.to_owned() };
         let (_, record) = self.get_record(id).await.map_err(failed)?.ok_or_else(gone)?;
         let Kind::Container { log_path, tty, .. } = record.kind else { return Err(gone()) };
@@ -165,23 +196,31 @@ impl Core {
         Ok(Prepared { mounts, log_path, tty })
     }
 
-    pub(super) async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
-        let failed = |status: Status| self.connection.failed(format!("stop container {id}"), &status);
+    pub(super) async fn stop_container(
+        &self,
+        id: &str,
+        grace: Duration,
+    ) -> Result<(), RuntimeError> {
+        let failed =
+            |status: Status| self.connection.failed(format!("stop container {id}"), &status);
         let Some((_, record)) = self.get_record(id).await.map_err(failed)? else { return Ok(()) };
         let signal = match &record.kind {
             Kind::Container { stop_signal, .. } => task::signal_number(stop_signal),
             Kind::Sandbox { .. } => task::SIGKILL,
         };
-        let ended = if grace.is_zero() {
-            false
-        } else {
-            self.kill(id, signal).await.map_err(failed)?;
-            self.wait_for(id, grace).await.map_err(failed)?
-        };
-        if !ended {
-            self.kill_and_wait(id).await.map_err(failed)?;
-        }
+        let result = self.stop_task(id, signal, grace).await;
+        self.settled(id, result).await.map_err(failed)?;
         self.reap(id).await.map_err(failed)
+    }
+
+    async fn stop_task(&self, id: &str, signal: u32, grace: Duration) -> Result<(), Status> {
+        if !grace.is_zero() {
+            self.kill(id, signal).await?;
+            if self.wait_for(id, grace).await? {
+                return Ok(());
+            }
+        }
+        self.kill_and_wait(id).await
     }
 
     pub(super) async fn remove_container(&self, id: &str) -> Result<(), RuntimeError> {

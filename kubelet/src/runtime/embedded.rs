@@ -60,7 +60,9 @@ fn encode(text: &str, keep_slash: bool) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte))
+            }
             b'/' if keep_slash => encoded.push('/'),
             _ => encoded.push_str(&format!("%{byte:02X}")),
         }
@@ -75,7 +77,10 @@ mod tests {
     #[test]
     fn a_log_path_may_hold_anything() {
         let uri = log_uri(Path::new("/a b/logger"), Path::new("/var/log/x&y=z/0.log"), 10, 2);
-        assert_eq!(uri, "binary:///a%20b/logger?log=%2Fvar%2Flog%2Fx%26y%3Dz%2F0.log&max-bytes=10&max-files=2");
+        assert_eq!(
+            uri,
+            "binary:///a%20b/logger?log=%2Fvar%2Flog%2Fx%26y%3Dz%2F0.log&max-bytes=10&max-files=2"
+        );
     }
 
     #[test]

@@ -42,7 +42,9 @@ impl Subscribers {
                 sender.try_send(RuntimeEvent { pod: None }),
                 Err(mpsc::error::TrySendError::Closed(_))
             ),
-            _ => !matches!(sender.try_send(event.clone()), Err(mpsc::error::TrySendError::Closed(_))),
+            _ => {
+                !matches!(sender.try_send(event.clone()), Err(mpsc::error::TrySendError::Closed(_)))
+            }
         });
     }
 }
@@ -69,10 +71,16 @@ async fn follow(core: Arc<Core>) {
             Ok(stream) => {
                 backoff = BACKOFF_FIRST;
                 let ended = read(&core, stream).await;
-                tracing::warn!(why = ended.message(), "containerd's event stream ended; connecting again");
+                tracing::warn!(
+                    why = ended.message(),
+                    "containerd's event stream ended; connecting again"
+                );
             }
             Err(status) => {
-                tracing::debug!(why = status.message(), "containerd's event stream cannot be opened yet");
+                tracing::debug!(
+                    why = status.message(),
+                    "containerd's event stream cannot be opened yet"
+                );
             }
         }
         tokio::time::sleep(backoff).await;
@@ -82,10 +90,8 @@ async fn follow(core: Arc<Core>) {
 
 /// containerd answers a subscription only with the first event: that it is there at all, another call tells.
 async fn subscribe(core: &Arc<Core>) -> Result<Streaming<Envelope>, Status> {
-    let filter = format!(
-        "namespace=={},topic~=\"^/tasks/(start|exit|oom)$\"",
-        core.config.namespace
-    );
+    let filter =
+        format!("namespace=={},topic~=\"^/tasks/(start|exit|oom)$\"", core.config.namespace);
     let mut events = core.connection.events();
     let request = core.connection.request(api::SubscribeRequest { filters: vec![filter] });
     let subscription = events.subscribe(request);

@@ -26,20 +26,32 @@ const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Pr
 const PIECE_BYTES: usize = 64 << 10;
 
 impl Core {
-    pub(super) async fn exec(self: &Arc<Self>, id: &str, command: &[String], io: ExecIo) -> Result<i32, RuntimeError> {
-        let failed = |status: &Status| self.connection.failed(format!("exec in container {id}"), status);
+    pub(super) async fn exec(
+        self: &Arc<Self>,
+        id: &str,
+        command: &[String],
+        io: ExecIo,
+    ) -> Result<i32, RuntimeError> {
+        let failed =
+            |status: &Status| self.connection.failed(format!("exec in container {id}"), status);
         let found = self.get_record(id).await.map_err(|status| failed(&status))?;
         let Some((container, _)) = found else {
             return Err(RuntimeError::NotFound { kind: "container", id: id.to_owned() });
         };
         let spec_bytes = container.spec.map(|spec| spec.value).unwrap_or_default();
-        let container_spec = serde_json::from_slice(&spec_bytes)
-            .map_err(|why| Core::failed(format!("read the specification of container {id}"), why))?;
+        let container_spec = serde_json::from_slice(&spec_bytes).map_err(|why| {
+            Core::failed(format!("read the specification of container {id}"), why)
+        })?;
         let process = spec::exec_process(&container_spec, command, io.tty);
         let exec_id = format!("exec-{}", nanos(std::time::SystemTime::now()));
-        let dir = self.config.state_dir.join("exec").join(format!("{}-{exec_id}", &id[..id.len().min(12)]));
-        let pipes = Pipes::make(&dir, &io)
-            .map_err(|why| Core::failed(format!("make the pipes of an exec in {}", dir.display()), why))?;
+        let dir = self
+            .config
+            .state_dir
+            .join("exec")
+            .join(format!("{}-{exec_id}", &id[..id.len().min(12)]));
+        let pipes = Pipes::make(&dir, &io).map_err(|why| {
+            Core::failed(format!("make the pipes of an exec in {}", dir.display()), why)
+        })?;
         let command = Command { core: self.clone(), id: id.to_owned(), exec_id, dir, over: false };
         command.run(process, pipes, io).await.map_err(|status| failed(&status))
     }
@@ -86,7 +98,12 @@ struct Command {
 }
 
 impl Command {
-    async fn run(mut self, process: serde_json::Value, pipes: Pipes, io: ExecIo) -> Result<i32, Status> {
+    async fn run(
+        mut self,
+        process: serde_json::Value,
+        pipes: Pipes,
+        io: ExecIo,
+    ) -> Result<i32, Status> {
         let connection = self.core.connection.clone();
         let path = |used: bool, name: &str| match used {
             true => self.dir.join(name).display().to_string(),
@@ -99,26 +116,40 @@ impl Command {
             stdout: path(true, "stdout"),
             stderr: path(pipes.stderr.is_some(), "stderr"),
             terminal: io.tty,
-            spec: Some(Any { type_url: PROCESS_TYPE.to_owned(), value: process.to_string().into_bytes() }),
+            spec: Some(Any {
+                type_url: PROCESS_TYPE.to_owned(),
+                value: process.to_string().into_bytes(),
+            }),
         };
         connection.tasks().exec(connection.request(request)).await?;
         let ended = CancellationToken::new();
         let stdout = tokio::spawn(copy_out(pipes.stdout, io.stdout, ended.clone()));
-        let stderr = pipes.stderr.map(|pipe| tokio::spawn(copy_out(pipe, io.stderr, ended.clone())));
-        let request = api::StartRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone() };
+        let stderr =
+            pipes.stderr.map(|pipe| tokio::spawn(copy_out(pipe, io.stderr, ended.clone())));
+        let request =
+            api::StartRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone() };
         connection.tasks().start(connection.request(request)).await?;
         let mut input = Vec::new();
         if let (Some(pipe), Some(from)) = (pipes.stdin, io.stdin) {
-            input.push(AbortOnDrop(tokio::spawn(copy_in(connection.clone(), self.close_request(), pipe, from))));
+            input.push(AbortOnDrop(tokio::spawn(copy_in(
+                connection.clone(),
+                self.close_request(),
+                pipe,
+                from,
+            ))));
         }
         if let Some(sizes) = io.resize {
             let resize = resize(connection.clone(), self.id.clone(), self.exec_id.clone(), sizes);
             input.push(AbortOnDrop(tokio::spawn(resize)));
         }
-        let request = api::WaitRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone() };
+        let request =
+            api::WaitRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone() };
         let answer = connection.tasks().wait(connection.request(request)).await?.into_inner();
         // Deleting waits until the shim has copied everything into the pipes; what they hold is the rest.
-        let request = api::DeleteProcessRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone() };
+        let request = api::DeleteProcessRequest {
+            container_id: self.id.clone(),
+            exec_id: self.exec_id.clone(),
+        };
         ignore_not_found(connection.tasks().delete_process(connection.request(request)).await)?;
         self.over = true;
         ended.cancel();
@@ -129,7 +160,11 @@ impl Command {
     }
 
     fn close_request(&self) -> api::CloseIoRequest {
-        api::CloseIoRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone(), stdin: true }
+        api::CloseIoRequest {
+            container_id: self.id.clone(),
+            exec_id: self.exec_id.clone(),
+            stdin: true,
+        }
     }
 }
 
@@ -188,7 +223,12 @@ async fn copy_out(pipe: pipe::Receiver, to: mpsc::Sender<Bytes>, ended: Cancella
 }
 
 /// The end of the input has to be told to the shim, which holds the pipe open.
-async fn copy_in(connection: Connection, close: api::CloseIoRequest, mut pipe: pipe::Sender, mut from: mpsc::Receiver<Bytes>) {
+async fn copy_in(
+    connection: Connection,
+    close: api::CloseIoRequest,
+    mut pipe: pipe::Sender,
+    mut from: mpsc::Receiver<Bytes>,
+) {
     while let Some(bytes) = from.recv().await {
         if pipe.write_all(&bytes).await.is_err() {
             break;
@@ -198,7 +238,12 @@ async fn copy_in(connection: Connection, close: api::CloseIoRequest, mut pipe: p
     let _ = connection.tasks().close_io(connection.request(close)).await;
 }
 
-async fn resize(connection: Connection, id: String, exec_id: String, mut sizes: mpsc::Receiver<(u16, u16)>) {
+async fn resize(
+    connection: Connection,
+    id: String,
+    exec_id: String,
+    mut sizes: mpsc::Receiver<(u16, u16)>,
+) {
     while let Some((width, height)) = sizes.recv().await {
         let request = api::ResizePtyRequest {
             container_id: id.clone(),

@@ -64,7 +64,11 @@ impl Images {
                 Ok(image) => images.push(image),
                 Err(status) => {
                     // One broken record must not hide the others.
-                    tracing::warn!(image = record.name, why = status.message(), "image cannot be read");
+                    tracing::warn!(
+                        image = record.name,
+                        why = status.message(),
+                        "image cannot be read"
+                    );
                 }
             }
         }
@@ -86,14 +90,19 @@ impl Images {
         let names: Vec<String> = match by_digest {
             true => {
                 let records = self.records().await?;
-                records.into_iter().filter(|one| digest_of(one) == digest).map(|one| one.name).collect()
+                records
+                    .into_iter()
+                    .filter(|one| digest_of(one) == digest)
+                    .map(|one| one.name)
+                    .collect()
             }
             false => vec![found.name],
         };
         for name in names {
             let request = api::DeleteImageRequest { name, sync: true, target: None };
             let result = self.connection.images().delete(self.connection.request(request)).await;
-            ignore_not_found(result).map_err(|status| self.failed("remove image", reference, &status))?;
+            ignore_not_found(result)
+                .map_err(|status| self.failed("remove image", reference, &status))?;
         }
         Ok(())
     }
@@ -123,7 +132,11 @@ impl Images {
         Ok(images)
     }
 
-    pub async fn pull(self: &Arc<Self>, reference: &str, auth: Option<&RegistryAuth>) -> Result<Image, RuntimeError> {
+    pub async fn pull(
+        self: &Arc<Self>,
+        reference: &str,
+        auth: Option<&RegistryAuth>,
+    ) -> Result<Image, RuntimeError> {
         let parsed = Reference::parse(reference)?;
         let user = auth.map(|auth| auth.username.clone()).unwrap_or_default();
         let pull = self.shared_pull((parsed.to_string(), user), || {
@@ -146,7 +159,11 @@ impl Images {
         pull
     }
 
-    async fn pull_now(&self, reference: &Reference, auth: Option<RegistryAuth>) -> Result<Image, RuntimeError> {
+    async fn pull_now(
+        &self,
+        reference: &Reference,
+        auth: Option<RegistryAuth>,
+    ) -> Result<Image, RuntimeError> {
         let failed = |why: String| RuntimeError::Pull {
             reference: reference.to_string(),
             why: format!("failed to pull and unpack image \"{reference}\": {why}"),
@@ -154,7 +171,8 @@ impl Images {
         let words = |status: Status| status.message().to_owned();
         let lease = content::create_lease(&self.connection).await.map_err(|s| failed(words(s)))?;
         let result = async {
-            let registry = registry::Registry::new(&self.connection, &lease, &self.blobs, reference, auth);
+            let registry =
+                registry::Registry::new(&self.connection, &lease, &self.blobs, reference, auth);
             let target = registry.fetch().await?;
             let resolved = self.resolve(&target.digest).await.map_err(words)?;
             self.unpacker.unpack(&resolved, &lease).await.map_err(words)?;
@@ -168,7 +186,9 @@ impl Images {
 
     /// The image behind a container's `Image`, its layers unpacked (another program may have brought it).
     pub async fn unpacked(&self, image: &Image) -> Result<Arc<Resolved>, RuntimeError> {
-        self.resolve(&image.id).await.map_err(|status| self.failed("read image", &image.reference, &status))
+        self.resolve(&image.id)
+            .await
+            .map_err(|status| self.failed("read image", &image.reference, &status))
     }
 
     /// For images that were brought by another program and never unpacked.
@@ -180,13 +200,18 @@ impl Images {
     }
 
     async fn register(&self, name: &str, target: &Descriptor) -> Result<api::Image, Status> {
-        let image =
-            api::Image { name: name.to_owned(), target: Some(unpack::wire(target)), ..Default::default() };
-        let request = api::CreateImageRequest { image: Some(image.clone()), source_date_epoch: None };
+        let image = api::Image {
+            name: name.to_owned(),
+            target: Some(unpack::wire(target)),
+            ..Default::default()
+        };
+        let request =
+            api::CreateImageRequest { image: Some(image.clone()), source_date_epoch: None };
         match self.connection.images().create(self.connection.request(request)).await {
             Ok(_) => Ok(image),
             Err(status) if already_exists(&status) => {
-                let request = api::UpdateImageRequest { image: Some(image.clone()), ..Default::default() };
+                let request =
+                    api::UpdateImageRequest { image: Some(image.clone()), ..Default::default() };
                 self.connection.images().update(self.connection.request(request)).await?;
                 Ok(image)
             }
@@ -215,7 +240,8 @@ impl Images {
         let Some(digest) = &parsed.digest else { return Ok(None) };
         let same = |one: &api::Image| {
             digest_of(one) == digest
-                && Reference::parse(&one.name).is_ok_and(|name| name.repository() == parsed.repository())
+                && Reference::parse(&one.name)
+                    .is_ok_and(|name| name.repository() == parsed.repository())
         };
         Ok(self.records().await?.into_iter().find(same))
     }
@@ -234,7 +260,8 @@ impl Images {
     }
 
     async fn resolve(&self, digest: &str) -> Result<Arc<Resolved>, Status> {
-        let known = self.resolved.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
+        let known =
+            self.resolved.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
         if let Some(known) = known {
             return Ok(known);
         }
@@ -250,12 +277,13 @@ impl Images {
         // An index of an archive may hold another index; deeper ones nobody makes.
         for _ in 0..2 {
             let Some(manifests) = &document.manifests else { break };
-            let chosen = manifest::choose(manifests, manifest::architecture()).ok_or_else(|| {
-                Status::not_found(format!(
-                    "no match for platform in manifest {digest}: linux/{}",
-                    manifest::architecture()
-                ))
-            })?;
+            let chosen =
+                manifest::choose(manifests, manifest::architecture()).ok_or_else(|| {
+                    Status::not_found(format!(
+                        "no match for platform in manifest {digest}: linux/{}",
+                        manifest::architecture()
+                    ))
+                })?;
             digest = chosen.digest.clone();
             document = self.document(&digest).await?;
         }
@@ -265,7 +293,10 @@ impl Images {
         let bytes = content::read(&self.connection, &config.digest).await?;
         let file = ConfigFile::parse(&bytes).map_err(Status::data_loss)?;
         if file.rootfs.diff_ids.len() != layers.len() {
-            return Err(Status::data_loss(format!("{digest} has {} layers, its configuration another number", layers.len())));
+            return Err(Status::data_loss(format!(
+                "{digest} has {} layers, its configuration another number",
+                layers.len()
+            )));
         }
         let size: i64 = config.size + layers.iter().map(|layer| layer.size).sum::<i64>();
         Ok(Resolved {

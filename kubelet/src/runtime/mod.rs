@@ -179,14 +179,18 @@ async fn working_snapshotter(connection: &Connection) -> Result<String, RuntimeE
     let filters = vec!["type==io.containerd.snapshotter.v1".to_owned()];
     let request = connection.request(api::PluginsRequest { filters });
     let answer = connection.introspection().plugins(request).await;
-    let plugins = answer.map_err(|s| connection.failed("list containerd's plugins", &s))?.into_inner().plugins;
-    let works = |name: &str| plugins.iter().any(|plugin| plugin.id == name && plugin.init_err.is_none());
-    ["overlayfs", "native"].into_iter().find(|name| works(name)).map(str::to_owned).ok_or_else(|| {
-        RuntimeError::Failed {
+    let plugins = answer
+        .map_err(|s| connection.failed("list containerd's plugins", &s))?
+        .into_inner()
+        .plugins;
+    let works =
+        |name: &str| plugins.iter().any(|plugin| plugin.id == name && plugin.init_err.is_none());
+    ["overlayfs", "native"].into_iter().find(|name| works(name)).map(str::to_owned).ok_or_else(
+        || RuntimeError::Failed {
             operation: "choose a snapshotter".to_owned(),
             why: "neither overlayfs nor native works in this containerd; see its log".to_owned(),
-        }
-    })
+        },
+    )
 }
 
 #[async_trait]
@@ -194,7 +198,10 @@ impl Runtime for Containerd {
     async fn version(&self) -> Result<String, RuntimeError> {
         let connection = &self.core.connection;
         let answer = connection.version().version(connection.request(())).await;
-        let version = answer.map_err(|s| connection.failed("ask containerd's version", &s))?.into_inner().version;
+        let version = answer
+            .map_err(|s| connection.failed("ask containerd's version", &s))?
+            .into_inner()
+            .version;
         // Debian says `1.6.20~ds1`.
         let plain = version.split(['~', '+']).next().unwrap_or_default();
         Ok(format!("containerd://{}", plain.trim_start_matches('v')))
@@ -208,7 +215,11 @@ impl Runtime for Containerd {
         self.core.images.get(reference).await
     }
 
-    async fn pull(&self, reference: &str, auth: Option<&RegistryAuth>) -> Result<Image, RuntimeError> {
+    async fn pull(
+        &self,
+        reference: &str,
+        auth: Option<&RegistryAuth>,
+    ) -> Result<Image, RuntimeError> {
         self.core.images.pull(reference, auth).await
     }
 
@@ -232,7 +243,11 @@ impl Runtime for Containerd {
         self.core.remove_sandbox(id).await
     }
 
-    async fn create_container(&self, sandbox_id: &str, config: &ContainerConfig) -> Result<String, RuntimeError> {
+    async fn create_container(
+        &self,
+        sandbox_id: &str,
+        config: &ContainerConfig,
+    ) -> Result<String, RuntimeError> {
         self.core.create_container(sandbox_id, config).await
     }
 
@@ -256,7 +271,10 @@ impl Runtime for Containerd {
         self.core.state(None).await
     }
 
-    async fn pod_state(&self, pod_uid: &str) -> Result<(Vec<SandboxState>, Vec<ContainerState>), RuntimeError> {
+    async fn pod_state(
+        &self,
+        pod_uid: &str,
+    ) -> Result<(Vec<SandboxState>, Vec<ContainerState>), RuntimeError> {
         self.core.state(Some(pod_uid)).await
     }
 

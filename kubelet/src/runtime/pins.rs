@@ -16,11 +16,18 @@ const NAMES: [&str; 2] = ["uts", "ipc"];
 
 /// Whether the sandbox of this folder holds namespaces. They go with the boot, as a process would.
 pub(super) fn are_there(dir: &Path) -> bool {
-    NAMES.iter().all(|name| statfs(&dir.join(name)).is_ok_and(|stat| stat.filesystem_type() == NSFS))
+    NAMES
+        .iter()
+        .all(|name| statfs(&dir.join(name)).is_ok_and(|stat| stat.filesystem_type() == NSFS))
 }
 
 /// Made on a thread of their own: a worker of the async runtime must never leave the host's.
-pub(super) async fn make(dir: PathBuf, hostname: String, sysctls: Vec<(String, String)>, network: PathBuf) -> io::Result<()> {
+pub(super) async fn make(
+    dir: PathBuf,
+    hostname: String,
+    sysctls: Vec<(String, String)>,
+    network: PathBuf,
+) -> io::Result<()> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("namespaces".to_owned()).spawn(move || {
         let _ = sender.send(make_here(&dir, &hostname, &sysctls, &network));
@@ -28,7 +35,12 @@ pub(super) async fn make(dir: PathBuf, hostname: String, sysctls: Vec<(String, S
     receiver.await.map_err(io::Error::other)?
 }
 
-fn make_here(dir: &Path, hostname: &str, sysctls: &[(String, String)], network: &Path) -> io::Result<()> {
+fn make_here(
+    dir: &Path,
+    hostname: &str,
+    sysctls: &[(String, String)],
+    network: &Path,
+) -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC)?;
     nix::unistd::sethostname(hostname)?;
     if !sysctls.is_empty() {
@@ -36,7 +48,8 @@ fn make_here(dir: &Path, hostname: &str, sysctls: &[(String, String)], network: 
     }
     for (name, value) in sysctls {
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));
-        std::fs::write(&path, value).map_err(|why| io::Error::other(format!("set sysctl {name}: {why}")))?;
+        std::fs::write(&path, value)
+            .map_err(|why| io::Error::other(format!("set sysctl {name}: {why}")))?;
     }
     for name in NAMES {
         let own = format!("/proc/self/task/{}/ns/{name}", nix::unistd::gettid());

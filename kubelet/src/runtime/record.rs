@@ -74,7 +74,12 @@ impl Record {
         Record::new(&config.pod, config.attempt, boot_id, kind)
     }
 
-    pub fn container(config: &ContainerConfig, sandbox_id: &str, cgroup: String, boot_id: &str) -> Record {
+    pub fn container(
+        config: &ContainerConfig,
+        sandbox_id: &str,
+        cgroup: String,
+        boot_id: &str,
+    ) -> Record {
         let kind = Kind::Container {
             name: config.name.clone(),
             sandbox_id: sandbox_id.to_owned(),
@@ -225,7 +230,11 @@ mod tests {
                 annotations: BTreeMap::from([("hash".to_owned(), "1".to_owned())]),
             },
         };
-        let container = Container { extensions: record.extensions(), labels: record.labels(), ..Default::default() };
+        let container = Container {
+            extensions: record.extensions(),
+            labels: record.labels(),
+            ..Default::default()
+        };
         assert_eq!(Record::of(&container), Some(record));
         assert_eq!(Record::of(&Container::default()), None);
     }

@@ -78,9 +78,12 @@ fn parse(text: &str) -> Result<Reference, String> {
     }
     let (domain, path) = split_domain(name);
     if path.bytes().any(|b| b.is_ascii_uppercase()) {
-        return Err(format!("invalid reference format: repository name ({path}) must be lowercase"));
+        return Err(format!(
+            "invalid reference format: repository name ({path}) must be lowercase"
+        ));
     }
-    if !valid_domain(&domain) || !path.split('/').all(valid_component) || !tag.is_none_or(valid_tag) {
+    if !valid_domain(&domain) || !path.split('/').all(valid_component) || !tag.is_none_or(valid_tag)
+    {
         return Err("invalid reference format".to_owned());
     }
     if domain.len() + 1 + path.len() > NAME_MAX_CHARS {
@@ -120,7 +123,8 @@ fn valid_domain(domain: &str) -> bool {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (domain, None),
     };
-    let valid_port = port.is_none_or(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()));
+    let valid_port =
+        port.is_none_or(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()));
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return valid_port && address.parse::<std::net::Ipv6Addr>().is_ok();
     }
@@ -138,7 +142,8 @@ fn valid_component(component: &str) -> bool {
     let mut words = 0;
     let mut rest = component;
     loop {
-        let word = rest.bytes().take_while(|b| b.is_ascii_lowercase() || b.is_ascii_digit()).count();
+        let word =
+            rest.bytes().take_while(|b| b.is_ascii_lowercase() || b.is_ascii_digit()).count();
         if word == 0 {
             return false;
         }
@@ -149,7 +154,11 @@ fn valid_component(component: &str) -> bool {
         }
         let joint = rest.bytes().take_while(|b| matches!(b, b'.' | b'_' | b'-')).count();
         let (between, next) = rest.split_at(joint);
-        if !(between == "." || between == "_" || between == "__" || between.bytes().all(|b| b == b'-') && joint > 0) {
+        if !(between == "."
+            || between == "_"
+            || between == "__"
+            || between.bytes().all(|b| b == b'-') && joint > 0)
+        {
             return false;
         }
         rest = next;
@@ -214,7 +223,10 @@ mod tests {
     fn bad_names_are_refused_in_upstreams_words() {
         check("", "error: invalid reference format");
         check(":tag", "error: invalid reference format");
-        check("UPPER", "error: invalid reference format: repository name (library/UPPER) must be lowercase");
+        check(
+            "UPPER",
+            "error: invalid reference format: repository name (library/UPPER) must be lowercase",
+        );
         check("a//b", "error: invalid reference format");
         check("a..b", "error: invalid reference format");
         check("-a", "error: invalid reference format");
@@ -225,7 +237,10 @@ mod tests {
         check("a@md5:abc", "error: unsupported digest algorithm");
         check(
             &"a".repeat(64),
-            &format!("error: invalid repository name ({}), cannot specify 64-byte hexadecimal strings", "a".repeat(64)),
+            &format!(
+                "error: invalid repository name ({}), cannot specify 64-byte hexadecimal strings",
+                "a".repeat(64)
+            ),
         );
     }
 

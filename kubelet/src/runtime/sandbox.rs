@@ -19,7 +19,8 @@ const SHM_OPTIONS: &str = "mode=1777,size=65536k";
 impl Core {
     pub(super) async fn run_sandbox(&self, config: &SandboxConfig) -> Result<String, RuntimeError> {
         let id = record::sandbox_id(&config.pod, config.attempt);
-        let operation = || format!("run sandbox of pod {}/{}", config.pod.namespace, config.pod.name);
+        let operation =
+            || format!("run sandbox of pod {}/{}", config.pod.namespace, config.pod.name);
         let failed = |status: Status| self.connection.failed(operation(), &status);
         match self.begin_sandbox(config, &id).await {
             Ok(()) => return Ok(id),
@@ -57,7 +58,8 @@ impl Core {
         if self.needs_pause(config) {
             return self.run_task(self.task_request(id, Vec::new()), Rank::Second).await;
         }
-        task::make_private_dir(&dir).map_err(|why| Status::internal(format!("make {}: {why}", dir.display())))?;
+        task::make_private_dir(&dir)
+            .map_err(|why| Status::internal(format!("make {}: {why}", dir.display())))?;
         let sysctls = config.sysctls.clone().into_iter().collect();
         let network = config.network_namespace.clone().unwrap_or_default();
         let pinned = pins::make(dir, config.hostname.clone(), sysctls, network).await;
@@ -82,7 +84,8 @@ impl Core {
         let failed = |status: Status| self.connection.failed(format!("stop sandbox {id}"), &status);
         let containers = self.containers_of(id).await.map_err(failed)?;
         let kills = containers.iter().map(String::as_str).chain([id]).map(|one| async move {
-            self.kill_and_wait(one).await?;
+            let result = self.kill_and_wait(one).await;
+            self.settled(one, result).await?;
             self.reap(one).await
         });
         for result in futures_util::future::join_all(kills).await {
@@ -99,7 +102,8 @@ impl Core {
     }
 
     pub(super) async fn remove_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
-        let failed = |status: Status| self.connection.failed(format!("remove sandbox {id}"), &status);
+        let failed =
+            |status: Status| self.connection.failed(format!("remove sandbox {id}"), &status);
         let containers = self.containers_of(id).await.map_err(failed)?;
         let removals = containers.iter().map(|one| self.remove_all(one));
         for result in futures_util::future::join_all(removals).await {
@@ -110,7 +114,8 @@ impl Core {
         let unmounted = unmount_shm(&dir).and_then(|()| pins::remove(&dir));
         unmounted.map_err(|why| Core::failed(format!("unmount what sandbox {id} holds"), why))?;
         self.remove_all(id).await.map_err(failed)?;
-        if let Some((_, Record { kind: record::Kind::Sandbox { cgroup_parent, .. }, .. })) = record {
+        if let Some((_, Record { kind: record::Kind::Sandbox { cgroup_parent, .. }, .. })) = record
+        {
             cgroup::remove(&cgroup_parent);
         }
         Ok(())

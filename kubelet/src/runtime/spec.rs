@@ -77,7 +77,13 @@ pub(super) struct Shared {
     pub shm: PathBuf,
 }
 
-pub(super) fn sandbox(config: &SandboxConfig, id: &str, rootfs: &Path, cgroup: &str, host: &Host) -> Value {
+pub(super) fn sandbox(
+    config: &SandboxConfig,
+    id: &str,
+    rootfs: &Path,
+    cgroup: &str,
+    host: &Host,
+) -> Value {
     let mut namespaces = vec![json!({"type": "mount"})];
     if !config.host_pid {
         namespaces.push(json!({"type": "pid"}));
@@ -123,7 +129,13 @@ pub(super) fn sandbox(config: &SandboxConfig, id: &str, rootfs: &Path, cgroup: &
     spec
 }
 
-pub(super) fn container(config: &ContainerConfig, shared: &Shared, user: &User, cgroup: &str, host: &Host) -> Value {
+pub(super) fn container(
+    config: &ContainerConfig,
+    shared: &Shared,
+    user: &User,
+    cgroup: &str,
+    host: &Host,
+) -> Value {
     let security = &config.security;
     let mut linux = json!({
         "cgroupsPath": cgroup,

@@ -54,10 +54,14 @@ impl Known {
 }
 
 impl Core {
-    pub(super) async fn list_records(&self, filters: Vec<String>) -> Result<Vec<(api::Container, Record)>, Status> {
+    pub(super) async fn list_records(
+        &self,
+        filters: Vec<String>,
+    ) -> Result<Vec<(api::Container, Record)>, Status> {
         let request = self.connection.request(api::ListContainersRequest { filters });
         let containers = self.connection.containers().list(request).await?.into_inner().containers;
-        let ours = containers.into_iter().filter_map(|one| Record::of(&one).map(|record| (one, record)));
+        let ours =
+            containers.into_iter().filter_map(|one| Record::of(&one).map(|record| (one, record)));
         Ok(ours.collect())
     }
 
@@ -73,7 +77,9 @@ impl Core {
         let (mut sandboxes, mut containers) = (Vec::new(), Vec::new());
         for (container, record, mut known) in looked {
             if known.doubtful() {
-                let Some(again) = self.look_again(&container.id).await.map_err(failed)? else { continue };
+                let Some(again) = self.look_again(&container.id).await.map_err(failed)? else {
+                    continue;
+                };
                 known = again;
             }
             self.remember(&container.id, record.pod());
@@ -92,7 +98,8 @@ impl Core {
     async fn look_at_all(&self) -> Result<Vec<(api::Container, Record, Known)>, Status> {
         let request = self.connection.request(api::ListTasksRequest::default());
         let tasks = self.connection.tasks().list(request).await?.into_inner().tasks;
-        let mut tasks: HashMap<String, Process> = tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
+        let mut tasks: HashMap<String, Process> =
+            tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
         let records = self.list_records(Vec::new()).await?;
         let looked = records.into_iter().map(|(container, record)| {
             let known = self.known(&container, &record, tasks.remove(&container.id));
@@ -106,7 +113,7 @@ impl Core {
         let looks = records.into_iter().map(|(container, record)| async move {
             let task = match ExitRecord::of(&container) {
                 Some(_) => None,
-                None => self.get_task(&container.id).await?,
+                None => self.look_at_task(&container.id).await?,
             };
             let known = self.known(&container, &record, task);
             Ok((container, record, known))
@@ -116,7 +123,7 @@ impl Core {
 
     /// Nothing when it was removed meanwhile.
     async fn look_again(&self, id: &str) -> Result<Option<Known>, Status> {
-        let task = self.get_task(id).await?;
+        let task = self.look_at_task(id).await?;
         let found = self.get_record(id).await?;
         Ok(found.map(|(container, record)| self.known(&container, &record, task)))
     }
@@ -127,14 +134,17 @@ impl Core {
             exit: ExitRecord::of(container),
             started: self.started(&container.id),
             other_boot: record.boot_id != self.boot_id,
-            pinned: matches!(record.kind, Kind::Sandbox { .. }) && pins::are_there(&self.container_dir(&container.id)),
+            pinned: matches!(record.kind, Kind::Sandbox { .. })
+                && pins::are_there(&self.container_dir(&container.id)),
         }
     }
 
     fn exit_known(&self, id: &str, record: &Record, known: &Known) -> Option<ExitRecord> {
         match (&known.exit, &known.task) {
             (Some(exit), _) => Some(exit.clone()),
-            (None, Some(task)) if task.status() == TaskStatus::Stopped => Some(self.exit_of(id, record, task)),
+            (None, Some(task)) if task.status() == TaskStatus::Stopped => {
+                Some(self.exit_of(id, record, task))
+            }
             _ => None,
         }
     }
@@ -162,11 +172,13 @@ fn container_state(
     known: &Known,
     exit: Option<&ExitRecord>,
 ) -> Option<ContainerState> {
-    let Kind::Container { name, sandbox_id, image_id, log_path, annotations, .. } = &record.kind else {
+    let Kind::Container { name, sandbox_id, image_id, log_path, annotations, .. } = &record.kind
+    else {
         return None;
     };
     let phase = known.phase();
-    let started_at = known.started.or_else(|| exit.and_then(|exit| exit.started).map(record::from_nanos));
+    let started_at =
+        known.started.or_else(|| exit.and_then(|exit| exit.started).map(record::from_nanos));
     let lost = phase == Phase::Exited && exit.is_none();
     Some(ContainerState {
         id: container.id.clone(),
@@ -200,7 +212,11 @@ mod tests {
 
     fn known(status: Option<TaskStatus>, exit: bool, started: bool, other_boot: bool) -> Known {
         Known {
-            task: status.map(|status| Process { status: status as i32, pid: 7, ..Default::default() }),
+            task: status.map(|status| Process {
+                status: status as i32,
+                pid: 7,
+                ..Default::default()
+            }),
             exit: exit.then_some(ExitRecord { code: 3, started: None, finished: 1, oom: false }),
             started: started.then_some(SystemTime::UNIX_EPOCH),
             other_boot,
@@ -247,7 +263,12 @@ mod tests {
             boot_id: "b".into(),
             kind,
         };
-        let state = container_state(&api::Container::default(), &record, &known(None, false, false, true), None);
+        let state = container_state(
+            &api::Container::default(),
+            &record,
+            &known(None, false, false, true),
+            None,
+        );
         assert_eq!(state.expect("a container").exit_code, Some(UNKNOWN_CODE));
     }
 }

@@ -47,13 +47,22 @@ impl Core {
             binary_name: runc.map(|path| path.display().to_string()).unwrap_or_default(),
             root: self.config.state_dir.join("runc").display().to_string(),
         };
-        let options = Any { type_url: OPTIONS_TYPE.to_owned(), value: prost::Message::encode_to_vec(&options) };
+        let options = Any {
+            type_url: OPTIONS_TYPE.to_owned(),
+            value: prost::Message::encode_to_vec(&options),
+        };
         let container = api::Container {
             id: id.to_owned(),
             labels: record.labels(),
             image: image.to_owned(),
-            runtime: Some(api::container::Runtime { name: RUNTIME.to_owned(), options: Some(options) }),
-            spec: Some(Any { type_url: SPEC_TYPE.to_owned(), value: spec.to_string().into_bytes() }),
+            runtime: Some(api::container::Runtime {
+                name: RUNTIME.to_owned(),
+                options: Some(options),
+            }),
+            spec: Some(Any {
+                type_url: SPEC_TYPE.to_owned(),
+                value: spec.to_string().into_bytes(),
+            }),
             snapshotter: if snapshot { self.snapshotter.clone() } else { String::new() },
             snapshot_key: if snapshot { id.to_owned() } else { String::new() },
             extensions: record.extensions(),
@@ -65,13 +74,17 @@ impl Core {
         Ok(())
     }
 
-    pub(super) async fn get_record(&self, id: &str) -> Result<Option<(api::Container, Record)>, Status> {
+    pub(super) async fn get_record(
+        &self,
+        id: &str,
+    ) -> Result<Option<(api::Container, Record)>, Status> {
         let request = self.connection.request(api::GetContainerRequest { id: id.to_owned() });
         match self.connection.containers().get(request).await {
             Ok(answer) => {
                 let container = answer.into_inner().container.unwrap_or_default();
-                let record = Record::of(&container)
-                    .ok_or_else(|| Status::failed_precondition(format!("container {id} was not made by skiff")))?;
+                let record = Record::of(&container).ok_or_else(|| {
+                    Status::failed_precondition(format!("container {id} was not made by skiff"))
+                })?;
                 Ok(Some((container, record)))
             }
             Err(status) if is_not_found(&status) => Ok(None),
@@ -88,8 +101,35 @@ impl Core {
         }
     }
 
+    /// As `get_task`, when nobody is just deleting it: calls that cross a deletion fail with words of the
+    /// connection to the shim (`ttrpc: closed`).
+    pub(super) async fn look_at_task(&self, id: &str) -> Result<Option<Process>, Status> {
+        match self.get_task(id).await {
+            Ok(task) => Ok(task),
+            Err(_) => {
+                let _only = self.locks.lock(id).await;
+                self.get_task(id).await
+            }
+        }
+    }
+
+    /// What a failed call matters when the task has ended or gone meanwhile: nothing.
+    pub(super) async fn settled(&self, id: &str, result: Result<(), Status>) -> Result<(), Status> {
+        let Err(status) = result else { return Ok(()) };
+        let _only = self.locks.lock(id).await;
+        match self.get_task(id).await? {
+            None => Ok(()),
+            Some(task) if task.status() == TaskStatus::Stopped => Ok(()),
+            Some(_) => Err(status),
+        }
+    }
+
     /// Creates and starts the task. Only so many at a time: the work is processor time.
-    pub(super) async fn run_task(&self, request: api::CreateTaskRequest, rank: Rank) -> Result<(), Status> {
+    pub(super) async fn run_task(
+        &self,
+        request: api::CreateTaskRequest,
+        rank: Rank,
+    ) -> Result<(), Status> {
         let id = request.container_id.clone();
         let _turn = self.starts.wait(rank).await;
         let created = self.connection.tasks().create(self.connection.request(request)).await;
@@ -99,17 +139,18 @@ impl Core {
             Err(status) if already_exists(&status) => true,
             Err(status) => return Err(status),
         };
+        if !again {
+            self.note_start(&id);
+        }
         let request = api::StartRequest { container_id: id.clone(), exec_id: String::new() };
         match self.connection.tasks().start(self.connection.request(request)).await {
-            Ok(_) => {}
-            Err(_) if again && self.runs(&id).await? => {}
+            Ok(_) => Ok(()),
+            Err(_) if again && self.runs(&id).await? => Ok(()),
             Err(status) => {
                 let _ = self.delete_task(&id).await;
-                return Err(status);
+                Err(status)
             }
         }
-        self.note_start(&id);
-        Ok(())
     }
 
     async fn runs(&self, id: &str) -> Result<bool, Status> {
@@ -120,7 +161,8 @@ impl Core {
     fn note_start(&self, id: &str) {
         let dir = self.container_dir(id);
         let time = record::nanos(SystemTime::now()).to_string();
-        let written = make_private_dir(&dir).and_then(|()| std::fs::write(dir.join("started"), time));
+        let written =
+            make_private_dir(&dir).and_then(|()| std::fs::write(dir.join("started"), time));
         if let Err(why) = written {
             tracing::warn!(container = id, %why, "start time was not noted");
         }
@@ -132,8 +174,12 @@ impl Core {
     }
 
     pub(super) async fn kill(&self, id: &str, signal: u32) -> Result<(), Status> {
-        let request =
-            api::KillRequest { container_id: id.to_owned(), exec_id: String::new(), signal, all: false };
+        let request = api::KillRequest {
+            container_id: id.to_owned(),
+            exec_id: String::new(),
+            signal,
+            all: false,
+        };
         let result = self.connection.tasks().kill(self.connection.request(request)).await;
         match ignore_not_found(result) {
             // Created, never started: there is nothing to signal.
@@ -160,7 +206,9 @@ impl Core {
         self.kill(id, SIGKILL).await?;
         match self.wait_for(id, KILL_PATIENCE).await? {
             true => Ok(()),
-            false => Err(Status::deadline_exceeded("killed, and still there after 20 s: it hangs in the kernel")),
+            false => Err(Status::deadline_exceeded(
+                "killed, and still there after 20 s: it hangs in the kernel",
+            )),
         }
     }
 
@@ -223,10 +271,17 @@ impl Core {
             self.delete_task(id).await?;
         }
         let request = api::DeleteContainerRequest { id: id.to_owned() };
-        ignore_not_found(self.connection.containers().delete(self.connection.request(request)).await)?;
+        ignore_not_found(
+            self.connection.containers().delete(self.connection.request(request)).await,
+        )?;
         self.forget(id);
-        let request = snap::RemoveSnapshotRequest { snapshotter: self.snapshotter.clone(), key: id.to_owned() };
-        ignore_not_found(self.connection.snapshots().remove(self.connection.request(request)).await)?;
+        let request = snap::RemoveSnapshotRequest {
+            snapshotter: self.snapshotter.clone(),
+            key: id.to_owned(),
+        };
+        ignore_not_found(
+            self.connection.snapshots().remove(self.connection.request(request)).await,
+        )?;
         remove_dir(&self.container_dir(id)).map_err(|why| Status::internal(why.to_string()))
     }
 
@@ -255,7 +310,9 @@ pub(super) fn signal_number(text: &str) -> u32 {
         return number;
     }
     let name = if name.starts_with("SIG") { name } else { format!("SIG{name}") };
-    if let Some(offset) = name.strip_prefix("SIGRTMIN+").and_then(|offset| offset.parse::<u32>().ok()) {
+    if let Some(offset) =
+        name.strip_prefix("SIGRTMIN+").and_then(|offset| offset.parse::<u32>().ok())
+    {
         return 34 + offset;
     }
     name.parse::<nix::sys::signal::Signal>().map_or(SIGTERM, |signal| signal as u32)

@@ -23,7 +23,11 @@ struct Account<'a> {
     gid: u32,
 }
 
-pub(super) fn resolve(security: &Security, image_user: &str, accounts: &Accounts) -> Result<User, String> {
+pub(super) fn resolve(
+    security: &Security,
+    image_user: &str,
+    accounts: &Accounts,
+) -> Result<User, String> {
     let mut user = match security.run_as_user {
         Some(uid) => numeric(id(uid, "runAsUser")?, accounts),
         None => named(image_user, accounts)?,
@@ -39,6 +43,10 @@ pub(super) fn resolve(security: &Security, image_user: &str, accounts: &Accounts
         if !user.additional.contains(&gid) {
             user.additional.push(gid);
         }
+    }
+    // Without it, a file's rights for the group would not count where the group is denied (CVE-2023-25173).
+    if !user.additional.contains(&user.gid) {
+        user.additional.insert(0, user.gid);
     }
     Ok(user)
 }
@@ -59,14 +67,22 @@ fn named(text: &str, accounts: &Accounts) -> Result<User, String> {
         Some(account) => member_of(&account, accounts),
         None => match user.parse() {
             Ok(uid) => numeric(uid, accounts),
-            Err(_) => return Err(format!("no users found: the image has no user {user:?} in its /etc/passwd")),
+            Err(_) => {
+                return Err(format!(
+                    "no users found: the image has no user {user:?} in its /etc/passwd"
+                ));
+            }
         },
     };
     if let Some(group) = group {
         let by_name = groups(accounts).find(|(name, ..)| *name == group).map(|(_, gid, _)| gid);
         found.gid = match by_name.or_else(|| group.parse().ok()) {
             Some(gid) => gid,
-            None => return Err(format!("no groups found: the image has no group {group:?} in its /etc/group")),
+            None => {
+                return Err(format!(
+                    "no groups found: the image has no group {group:?} in its /etc/group"
+                ));
+            }
         };
         // As in docker: with an explicit group, the user's other groups do not count.
         found.additional.clear();
@@ -83,7 +99,9 @@ fn numeric(uid: u32, accounts: &Accounts) -> User {
 
 fn member_of(account: &Account<'_>, accounts: &Accounts) -> User {
     let additional = groups(accounts)
-        .filter(|(_, gid, members)| *gid != account.gid && members.split(',').any(|member| member == account.name))
+        .filter(|(_, gid, members)| {
+            *gid != account.gid && members.split(',').any(|member| member == account.name)
+        })
         .map(|(_, gid, _)| gid)
         .collect();
     User { uid: account.uid, gid: account.gid, additional }
@@ -114,7 +132,8 @@ mod tests {
 
     fn accounts() -> Accounts {
         Accounts {
-            passwd: "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/:/bin/false\n# x\nbroken\n".into(),
+            passwd: "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/:/bin/false\n# x\nbroken\n"
+                .into(),
             group: "root:x:0:root\nadm:x:4:root,web\nweb:x:34:\nssl:x:101:web\n".into(),
         }
     }
@@ -133,22 +152,30 @@ mod tests {
     #[test]
     fn the_images_user() {
         let same = |_: &mut Security| {};
-        check("", same, "0:0 [4]");
-        check("web", same, "33:34 [4, 101]");
-        check("33", same, "33:34 [4, 101]");
-        check("1000", same, "1000:0 []");
-        check("web:ssl", same, "33:101 []");
-        check("1000:2000", same, "1000:2000 []");
-        check(":ssl", same, "0:101 []");
-        check("nobody", same, "no users found: the image has no user \"nobody\" in its /etc/passwd");
-        check("web:none", same, "no groups found: the image has no group \"none\" in its /etc/group");
+        check("", same, "0:0 [0, 4]");
+        check("web", same, "33:34 [34, 4, 101]");
+        check("33", same, "33:34 [34, 4, 101]");
+        check("1000", same, "1000:0 [0]");
+        check("web:ssl", same, "33:101 [101]");
+        check("1000:2000", same, "1000:2000 [2000]");
+        check(":ssl", same, "0:101 [101]");
+        check(
+            "nobody",
+            same,
+            "no users found: the image has no user \"nobody\" in its /etc/passwd",
+        );
+        check(
+            "web:none",
+            same,
+            "no groups found: the image has no group \"none\" in its /etc/group",
+        );
     }
 
     #[test]
     fn the_manifests_ids_go_first() {
-        check("web", |s| s.run_as_user = Some(5), "5:0 []");
-        check("web", |s| s.run_as_group = Some(7), "33:7 [4, 101]");
-        check("", |s| s.supplemental_groups = vec![4, 9], "0:0 [4, 9]");
+        check("web", |s| s.run_as_user = Some(5), "5:0 [0]");
+        check("web", |s| s.run_as_group = Some(7), "33:7 [7, 4, 101]");
+        check("", |s| s.supplemental_groups = vec![4, 9], "0:0 [0, 4, 9]");
         check("", |s| s.run_as_user = Some(-1), "runAsUser -1 is no id");
     }
 
@@ -157,6 +184,6 @@ mod tests {
         let root = "container has runAsNonRoot and image will run as root";
         check("", |s| s.run_as_non_root = true, root);
         check("web", |s| (s.run_as_non_root, s.run_as_user) = (true, Some(0)), root);
-        check("web", |s| s.run_as_non_root = true, "33:34 [4, 101]");
+        check("web", |s| s.run_as_non_root = true, "33:34 [34, 4, 101]");
     }
 }

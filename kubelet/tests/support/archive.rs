@@ -19,6 +19,11 @@ pub fn digest(bytes: &[u8]) -> String {
 
 /// busybox with its usual links, and a second small layer with the accounts.
 pub fn busybox() -> ImageFiles {
+    busybox_with("")
+}
+
+/// All layers differ with the text.
+pub fn busybox_with(text: &str) -> ImageFiles {
     let program = std::fs::read("/bin/busybox").expect("busybox-static is installed");
     let mut base = tar::Builder::new(Vec::new());
     for dir in ["bin/", "tmp/", "etc/", "proc/", "dev/", "sys/", "root/"] {
@@ -26,16 +31,26 @@ pub fn busybox() -> ImageFiles {
     }
     entry(&mut base, tar::EntryType::Regular, "bin/busybox", &program, None, 0o755);
     for name in [
-        "sh", "echo", "sleep", "cat", "ls", "id", "hostname", "true", "false", "env", "pwd", "head", "dd", "kill", "ps", "stty",
-        "ip", "nc", "wget", "httpd", "yes", "readlink", "mount", "grep", "tail", "touch", "ping", "printf", "seq", "test", "wc",
+        "sh", "echo", "sleep", "cat", "ls", "id", "hostname", "true", "false", "env", "pwd",
+        "head", "dd", "kill", "ps", "stty", "ip", "nc", "wget", "httpd", "yes", "readlink",
+        "mount", "grep", "tail", "touch", "ping", "printf", "seq", "test", "wc",
     ] {
-        entry(&mut base, tar::EntryType::Symlink, &format!("bin/{name}"), b"", Some("busybox"), 0o777);
+        entry(
+            &mut base,
+            tar::EntryType::Symlink,
+            &format!("bin/{name}"),
+            b"",
+            Some("busybox"),
+            0o777,
+        );
     }
+    entry(&mut base, tar::EntryType::Regular, "etc/base", text.as_bytes(), None, 0o644);
     let mut accounts = tar::Builder::new(Vec::new());
     let passwd = b"root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/:/bin/false\n";
     let group = b"root:x:0:\nadm:x:4:root,web\nweb:x:34:\n";
     entry(&mut accounts, tar::EntryType::Regular, "etc/passwd", passwd, None, 0o644);
     entry(&mut accounts, tar::EntryType::Regular, "etc/group", group, None, 0o644);
+    entry(&mut accounts, tar::EntryType::Regular, "etc/motd", text.as_bytes(), None, 0o644);
     let layers: Vec<Vec<u8>> =
         [base, accounts].into_iter().map(|tar| tar.into_inner().expect("in memory")).collect();
     let config = json!({
@@ -47,7 +62,14 @@ pub fn busybox() -> ImageFiles {
     ImageFiles { layers, config }
 }
 
-fn entry(tar: &mut tar::Builder<Vec<u8>>, kind: tar::EntryType, path: &str, data: &[u8], link: Option<&str>, mode: u32) {
+fn entry(
+    tar: &mut tar::Builder<Vec<u8>>,
+    kind: tar::EntryType,
+    path: &str,
+    data: &[u8],
+    link: Option<&str>,
+    mode: u32,
+) {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
     header.set_size(data.len() as u64);
@@ -96,8 +118,22 @@ pub fn write_oci(path: &Path, name: &str, image: &ImageFiles) {
             "size": manifest.len(), "annotations": {"io.containerd.image.name": name}}],
     });
     let mut tar = tar::Builder::new(Vec::new());
-    entry(&mut tar, tar::EntryType::Regular, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, None, 0o644);
-    entry(&mut tar, tar::EntryType::Regular, "index.json", index.to_string().as_bytes(), None, 0o644);
+    entry(
+        &mut tar,
+        tar::EntryType::Regular,
+        "oci-layout",
+        br#"{"imageLayoutVersion":"1.0.0"}"#,
+        None,
+        0o644,
+    );
+    entry(
+        &mut tar,
+        tar::EntryType::Regular,
+        "index.json",
+        index.to_string().as_bytes(),
+        None,
+        0o644,
+    );
     for (digest, bytes) in &blobs {
         let path = format!("blobs/{}", digest.replace(':', "/"));
         entry(&mut tar, tar::EntryType::Regular, &path, bytes, None, 0o644);
@@ -113,12 +149,26 @@ pub fn write_docker(path: &Path, names: &[&str], image: &ImageFiles, gzipped: bo
     let mut layers = Vec::new();
     for (at, layer) in image.layers.iter().enumerate() {
         entry(&mut tar, tar::EntryType::Regular, &format!("{at}/layer.tar"), layer, None, 0o644);
-        entry(&mut tar, tar::EntryType::Symlink, &format!("link{at}/layer.tar"), b"", Some(&format!("../{at}/layer.tar")), 0o777);
+        entry(
+            &mut tar,
+            tar::EntryType::Symlink,
+            &format!("link{at}/layer.tar"),
+            b"",
+            Some(&format!("../{at}/layer.tar")),
+            0o777,
+        );
         layers.push(format!("link{at}/layer.tar"));
     }
     let manifest = json!([{"Config": config_name, "RepoTags": names, "Layers": layers}]);
     entry(&mut tar, tar::EntryType::Regular, &config_name, config.as_bytes(), None, 0o644);
-    entry(&mut tar, tar::EntryType::Regular, "manifest.json", manifest.to_string().as_bytes(), None, 0o644);
+    entry(
+        &mut tar,
+        tar::EntryType::Regular,
+        "manifest.json",
+        manifest.to_string().as_bytes(),
+        None,
+        0o644,
+    );
     let bytes = tar.into_inner().expect("in memory");
     std::fs::write(path, if gzipped { gzip(&bytes) } else { bytes }).expect("write the archive");
 }

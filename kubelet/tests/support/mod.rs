@@ -13,7 +13,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use skiff_kubelet::containerd_supervisor as supervisor;
 use skiff_kubelet::ports::{
-    ContainerConfig, ContainerState, ExecIo, Image, Phase, PodRef, Resources, Runtime, SandboxConfig, Security,
+    ContainerConfig, ContainerState, ExecIo, Image, Phase, PodRef, Resources, Runtime,
+    SandboxConfig, Security,
 };
 use skiff_kubelet::runtime::{Config, Containerd};
 use tokio::sync::mpsc;
@@ -38,14 +39,19 @@ impl Host {
         assert!(nix::unistd::geteuid().is_root(), "this test needs root");
         let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
         for program in ["/bin/busybox", "/usr/sbin/runc", "/usr/bin/containerd"] {
-            assert!(Path::new(program).exists(), "this test needs {program}: apt-get install busybox-static containerd runc");
+            assert!(
+                Path::new(program).exists(),
+                "this test needs {program}: apt-get install busybox-static containerd runc"
+            );
         }
         let name = format!("skt{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let dir = PathBuf::from("/tmp").join(&name);
         std::fs::create_dir_all(&dir).expect("a temporary folder");
         // From here on everything is cleaned up, also when a step fails.
         let cleaner = Cleaner { dir: dir.clone(), name: name.clone() };
-        let supervisor = supervisor::Supervisor::start(Host::supervisor_config(&dir)).await.expect("containerd starts");
+        let supervisor = supervisor::Supervisor::start(Host::supervisor_config(&dir))
+            .await
+            .expect("containerd starts");
         let mut config = Host::config(&dir);
         change(&mut config);
         let runtime = Containerd::connect(config).await.expect("a connection");
@@ -61,11 +67,19 @@ impl Host {
     }
 
     pub fn config(dir: &Path) -> Config {
-        Config { state_dir: dir.join("run"), data_dir: dir.join("data"), ..Config::new(dir.join("s/containerd.sock")) }
+        Config {
+            state_dir: dir.join("run"),
+            data_dir: dir.join("data"),
+            ..Config::new(dir.join("s/containerd.sock"))
+        }
     }
 
     pub fn pod(&self, name: &str) -> PodRef {
-        PodRef { namespace: "default".into(), name: name.into(), uid: format!("{}-{name}", self.name) }
+        PodRef {
+            namespace: "default".into(),
+            name: name.into(),
+            uid: format!("{}-{name}", self.name),
+        }
     }
 
     pub fn sandbox(&self, name: &str) -> SandboxConfig {
@@ -137,7 +151,9 @@ impl Host {
                 events.recv().await.expect("events go on");
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), wait).await.expect("the container changes in time")
+        tokio::time::timeout(Duration::from_secs(30), wait)
+            .await
+            .expect("the container changes in time")
     }
 
     /// Output (both streams) and exit code.
@@ -167,9 +183,13 @@ impl Host {
 
     /// Lines of the log without time: `stdout F hello`.
     pub fn log(&self, pod: &str, name: &str) -> Vec<String> {
-        let text = std::fs::read_to_string(self.dir.join("logs").join(pod).join(name).join("0.log"));
+        let text =
+            std::fs::read_to_string(self.dir.join("logs").join(pod).join(name).join("0.log"));
         let lines = text.unwrap_or_default();
-        lines.lines().map(|line| line.split_once(' ').map_or("", |(_, rest)| rest).to_owned()).collect()
+        lines
+            .lines()
+            .map(|line| line.split_once(' ').map_or("", |(_, rest)| rest).to_owned())
+            .collect()
     }
 
     /// Ends every process of ours, and takes away mounts and what lies in /run.
@@ -230,6 +250,27 @@ fn remove_cgroups(name: &str) {
     }
 }
 
+/// An empty network, mounted at this path.
+pub fn make_network_namespace(path: &Path) -> PathBuf {
+    std::fs::File::create(path).expect("a file");
+    let mount_point = path.to_path_buf();
+    let thread = std::thread::spawn(move || {
+        use nix::mount::MsFlags;
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
+        let own = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
+        nix::mount::mount(
+            Some(own.as_str()),
+            &mount_point,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .expect("mounted");
+    });
+    thread.join().expect("made");
+    path.to_path_buf()
+}
+
 /// Processes of ours, by the private folder in their command line.
 pub fn processes_of(dir: &Path) -> Vec<(i32, String)> {
     let needle = format!("{}/", dir.display());
@@ -252,7 +293,11 @@ fn end(pid: i32) {
     let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     for _ in 0..200 {
         if !Path::new(&format!("/proc/{pid}")).exists()
-            || nix::sys::wait::waitpid(Pid::from_raw(pid), Some(nix::sys::wait::WaitPidFlag::WNOHANG)).is_ok_and(|s| s.pid().is_some())
+            || nix::sys::wait::waitpid(
+                Pid::from_raw(pid),
+                Some(nix::sys::wait::WaitPidFlag::WNOHANG),
+            )
+            .is_ok_and(|s| s.pid().is_some())
         {
             return;
         }

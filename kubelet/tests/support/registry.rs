@@ -40,7 +40,10 @@ impl Registry {
                     let answer = answer(&shared, &request);
                     async move { Ok::<_, Infallible>(answer) }
                 });
-                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service),
+                );
             }
         });
         Registry { address, shared, server }
@@ -56,7 +59,11 @@ impl Registry {
         const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
         let (digest, manifest) = blobs.last().expect("a manifest");
         for (digest, bytes) in blobs {
-            self.put(&format!("{repository}/blobs/{digest}"), "application/octet-stream", bytes.clone());
+            self.put(
+                &format!("{repository}/blobs/{digest}"),
+                "application/octet-stream",
+                bytes.clone(),
+            );
         }
         self.put(&format!("{repository}/manifests/{tag}"), MANIFEST, manifest.clone());
         self.put(&format!("{repository}/manifests/{digest}"), MANIFEST, manifest.clone());
@@ -77,11 +84,15 @@ impl Drop for Registry {
 fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if let Some((user, password)) = &shared.login {
         let basic = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-        let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let given =
+            request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         if given != Some(&format!("Basic {basic}")) {
             let body = r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required","detail":null}]}"#;
             let answer = Response::builder().status(StatusCode::UNAUTHORIZED);
-            return answer.header(header::WWW_AUTHENTICATE, "Basic realm=\"test\"").body(body.into()).expect("an answer");
+            return answer
+                .header(header::WWW_AUTHENTICATE, "Basic realm=\"test\"")
+                .body(body.into())
+                .expect("an answer");
         }
     }
     let path = request.uri().path().strip_prefix("/v2/").unwrap_or_default();
@@ -90,9 +101,10 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
     }
     shared.asked.lock().expect("not poisoned").push(path.to_owned());
     match shared.content.lock().expect("not poisoned").get(path) {
-        Some((kind, bytes)) => {
-            Response::builder().header(header::CONTENT_TYPE, kind).body(bytes.clone().into()).expect("an answer")
-        }
+        Some((kind, bytes)) => Response::builder()
+            .header(header::CONTENT_TYPE, kind)
+            .body(bytes.clone().into())
+            .expect("an answer"),
         None => {
             let body = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":null}]}"#;
             Response::builder().status(StatusCode::NOT_FOUND).body(body.into()).expect("an answer")

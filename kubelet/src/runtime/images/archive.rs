@@ -47,7 +47,8 @@ pub(super) async fn read(
     for step in layout::plan(&found?, &stem)? {
         match step {
             Step::Write { document, bytes } => {
-                let written = content::write_document(connection, lease, bytes, document.gc_labels()).await;
+                let written =
+                    content::write_document(connection, lease, bytes, document.gc_labels()).await;
                 written.map_err(|status| status.message().to_owned())?;
             }
             Step::Label { digest, labels } => {
@@ -62,7 +63,8 @@ pub(super) async fn read(
 
 /// `/tmp/web.tar.gz` may name an image that has no other name: `web`.
 fn stem(archive: &Path) -> String {
-    let name = archive.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name =
+        archive.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     name.split('.').next().unwrap_or_default().to_ascii_lowercase()
 }
 
@@ -88,7 +90,10 @@ fn send_pieces(path: &Path, sender: &mpsc::Sender<Piece>) -> Result<(), String> 
     Ok(())
 }
 
-fn send_entry(entry: &mut tar::Entry<'_, Box<dyn Read>>, sender: &mpsc::Sender<Piece>) -> std::io::Result<bool> {
+fn send_entry(
+    entry: &mut tar::Entry<'_, Box<dyn Read>>,
+    sender: &mpsc::Sender<Piece>,
+) -> std::io::Result<bool> {
     let path = clean(&entry.path()?);
     let kind = entry.header().entry_type();
     if kind.is_symlink() || kind.is_hard_link() {
@@ -139,7 +144,11 @@ fn clean(path: &Path) -> String {
 }
 
 /// Writes blobs as they come.
-async fn store(connection: &Connection, lease: &Lease, pieces: &mut mpsc::Receiver<Piece>) -> Result<Found, String> {
+async fn store(
+    connection: &Connection,
+    lease: &Lease,
+    pieces: &mut mpsc::Receiver<Piece>,
+) -> Result<Found, String> {
     let mut found = Found::default();
     while let Some(piece) = pieces.recv().await {
         match piece {
@@ -181,7 +190,7 @@ async fn store_blob(
             _ => return Err("the archive is cut off".to_owned()),
         }
     }
-    let (digest, _) = writer.commit(HashMap::new()).await.map_err(words)?;
+    let digest = writer.commit(HashMap::new()).await.map_err(words)?;
     Ok(Blob { digest, size, gzipped: head.starts_with(&[0x1f, 0x8b]) })
 }
 

@@ -9,12 +9,13 @@ use containerd_client::services::v1 as api;
 use containerd_client::services::v1::WriteAction;
 use futures_util::{Stream, StreamExt};
 use prost_types::FieldMask;
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::super::connection::{Connection, Lease, already_exists};
-use super::super::record::nanos;
+use super::super::record::{hex, nanos};
 use super::manifest::sha256;
 
 /// Below containerd's message limit of 16 MiB, and big enough that the calls do not count.
@@ -44,13 +45,18 @@ pub(super) async fn create_lease(connection: &Connection) -> Result<Lease, Statu
 pub(super) async fn delete_lease(connection: &Connection, lease: &Lease) {
     let request = api::DeleteRequest { id: lease.id().to_owned(), sync: false };
     if let Err(status) = connection.leases().delete(connection.request(request)).await {
-        tracing::debug!(lease = lease.id(), why = status.message(), "lease was not deleted; it ends in an hour");
+        tracing::debug!(
+            lease = lease.id(),
+            why = status.message(),
+            "lease was not deleted; it ends in an hour"
+        );
     }
 }
 
 /// A whole document.
 pub(super) async fn read(connection: &Connection, digest: &str) -> Result<Vec<u8>, Status> {
-    let request = api::ReadContentRequest { digest: digest.to_owned(), offset: 0, size: DOCUMENT_MAX_BYTES };
+    let request =
+        api::ReadContentRequest { digest: digest.to_owned(), offset: 0, size: DOCUMENT_MAX_BYTES };
     let mut stream = connection.content().read(connection.request(request)).await?.into_inner();
     let mut bytes = Vec::new();
     while let Some(piece) = stream.message().await? {
@@ -93,17 +99,20 @@ pub(super) async fn set_labels(
 /// One blob on its way in. Every piece is answered before the next goes out.
 pub(super) struct Writer {
     requests: mpsc::Sender<api::WriteContentRequest>,
-    answers: Streaming<api::WriteContentResponse>,
+    /// `None`: containerd had it before we began.
+    answers: Option<Streaming<api::WriteContentResponse>>,
     name: String,
+    /// Empty: not known before the end.
     expected: String,
     total: i64,
     offset: i64,
-    /// containerd had it before we began, or another writer was faster.
+    digest: Option<Sha256>,
+    /// Nothing needs to be written: it is there, or another namespace of this containerd has it.
     present: bool,
 }
 
 impl Writer {
-    /// `expected`: digest and size, where they are known before.
+    /// `expected`: digest and size, where they are known before. What is there already comes under the lease.
     pub async fn open(
         connection: &Connection,
         lease: &Lease,
@@ -111,22 +120,28 @@ impl Writer {
     ) -> Result<Writer, Status> {
         // Lockstep: one piece is under way at a time.
         let (requests, receiver) = mpsc::channel(1);
-        let name = unique("ingest");
         let (digest, total) = expected.unwrap_or(("", 0));
-        let first = api::WriteContentRequest {
-            action: WriteAction::Stat as i32,
-            r#ref: name.clone(),
-            total,
+        let mut writer = Writer {
+            requests,
+            answers: None,
+            name: unique("ingest"),
             expected: digest.to_owned(),
-            ..Default::default()
+            total,
+            offset: 0,
+            digest: expected.is_none().then(Sha256::new),
+            present: false,
         };
-        let closed = |_| Status::unavailable("the write stream closed");
-        requests.send(first).await.map_err(closed)?;
+        writer.send(writer.request(WriteAction::Stat)).await;
         let request = connection.leased(lease, ReceiverStream::new(receiver));
-        let answers = connection.content().write(request).await?.into_inner();
-        let (expected, offset) = (digest.to_owned(), 0);
-        let mut writer = Writer { requests, answers, name, expected, total, offset, present: false };
-        writer.answer().await?;
+        match connection.content().write(request).await {
+            Ok(answers) => writer.answers = Some(answers.into_inner()),
+            Err(status) => return writer.present_or(status).map(|()| writer),
+        }
+        if let Some(answer) = writer.answer().await?
+            && answer.offset > 0
+        {
+            (writer.offset, writer.present) = (answer.offset, answer.offset == total);
+        }
         Ok(writer)
     }
 
@@ -152,57 +167,64 @@ impl Writer {
             if self.present {
                 return Ok(());
             }
-            let request = api::WriteContentRequest {
-                action: WriteAction::Write as i32,
-                r#ref: self.name.clone(),
-                total: self.total,
-                expected: self.expected.clone(),
-                offset: self.offset,
-                data: data.to_vec(),
-                ..Default::default()
-            };
-            self.send(request).await?;
+            if let Some(digest) = &mut self.digest {
+                digest.update(data);
+            }
+            let mut request = self.request(WriteAction::Write);
+            request.data = data.to_vec();
+            self.send(request).await;
             self.answer().await?;
             self.offset += data.len() as i64;
         }
         Ok(())
     }
 
-    /// Returns digest and size.
-    pub async fn commit(&mut self, labels: HashMap<String, String>) -> Result<(String, i64), Status> {
-        if !self.present {
-            let request = api::WriteContentRequest {
-                action: WriteAction::Commit as i32,
-                r#ref: self.name.clone(),
-                total: if self.total > 0 { self.total } else { self.offset },
-                expected: self.expected.clone(),
-                offset: self.offset,
-                labels,
-                ..Default::default()
-            };
-            self.send(request).await?;
-            if let Some(digest) = self.answer().await? {
-                return Ok((digest, self.offset));
-            }
+    /// Returns the digest.
+    pub async fn commit(&mut self, labels: HashMap<String, String>) -> Result<String, Status> {
+        if let Some(digest) = self.digest.take() {
+            self.expected = format!("sha256:{}", hex(&digest.finalize()));
+            self.total = self.offset;
         }
-        Ok((self.expected.clone(), self.total))
+        if self.answers.is_some() {
+            let mut request = self.request(WriteAction::Commit);
+            request.labels = labels;
+            self.send(request).await;
+            self.answer().await?;
+        }
+        Ok(self.expected.clone())
     }
 
-    async fn send(&mut self, request: api::WriteContentRequest) -> Result<(), Status> {
-        // A closed stream has its reason in the answers.
+    fn request(&self, action: WriteAction) -> api::WriteContentRequest {
+        api::WriteContentRequest {
+            action: action as i32,
+            r#ref: self.name.clone(),
+            total: self.total,
+            expected: self.expected.clone(),
+            offset: self.offset,
+            ..Default::default()
+        }
+    }
+
+    /// A closed stream has its reason in the answers.
+    async fn send(&self, request: api::WriteContentRequest) {
         let _ = self.requests.send(request).await;
-        Ok(())
     }
 
-    async fn answer(&mut self) -> Result<Option<String>, Status> {
-        match self.answers.message().await {
-            Ok(Some(answer)) => Ok(Some(answer.digest)),
+    async fn answer(&mut self) -> Result<Option<api::WriteContentResponse>, Status> {
+        let Some(answers) = &mut self.answers else { return Ok(None) };
+        match answers.message().await {
+            Ok(Some(answer)) => Ok(Some(answer)),
             Ok(None) => Err(Status::unavailable("containerd ended the write stream")),
-            Err(status) if already_exists(&status) && !self.expected.is_empty() => {
-                self.present = true;
-                Ok(None)
-            }
-            Err(status) => Err(status),
+            Err(status) => self.present_or(status).map(|()| None),
         }
+    }
+
+    /// There already, or another writer was faster: as good as written.
+    fn present_or(&mut self, status: Status) -> Result<(), Status> {
+        if !already_exists(&status) || self.expected.is_empty() {
+            return Err(status);
+        }
+        (self.present, self.answers) = (true, None);
+        Ok(())
     }
 }

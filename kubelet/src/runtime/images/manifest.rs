@@ -56,11 +56,13 @@ pub(in crate::runtime) struct Document {
 
 impl Document {
     pub fn parse(bytes: &[u8]) -> Result<Document, String> {
-        let document: Document = serde_json::from_slice(bytes).map_err(|e| format!("not a manifest: {e}"))?;
+        let document: Document =
+            serde_json::from_slice(bytes).map_err(|e| format!("not a manifest: {e}"))?;
         if document.schema_version != 2 {
             return Err(format!("schema version {} is not supported", document.schema_version));
         }
-        if document.manifests.is_none() && (document.config.is_none() || document.layers.is_none()) {
+        if document.manifests.is_none() && (document.config.is_none() || document.layers.is_none())
+        {
             return Err("neither an index nor a manifest".to_owned());
         }
         Ok(document)
@@ -92,7 +94,10 @@ impl Document {
 }
 
 /// The manifest of an index for this machine. Attestations carry the platform `unknown`.
-pub(in crate::runtime) fn choose<'a>(manifests: &'a [Descriptor], architecture: &str) -> Option<&'a Descriptor> {
+pub(in crate::runtime) fn choose<'a>(
+    manifests: &'a [Descriptor],
+    architecture: &str,
+) -> Option<&'a Descriptor> {
     let fits = |one: &&Descriptor| match &one.platform {
         Some(platform) => platform.os == "linux" && platform.architecture == architecture,
         None => false,
@@ -231,7 +236,9 @@ mod tests {
                 ("containerd.io/gc.ref.content.l.0".to_owned(), "l".to_owned())
             ]
         );
-        assert!(Document::parse(br#"{"schemaVersion":1}"#).unwrap_err().contains("schema version 1"));
+        assert!(
+            Document::parse(br#"{"schemaVersion":1}"#).unwrap_err().contains("schema version 1")
+        );
         assert!(Document::parse(br#"{"schemaVersion":2}"#).unwrap_err().contains("neither"));
     }
 

@@ -69,28 +69,40 @@ impl<'a> Registry<'a> {
 
     /// Brings everything that this machine needs of the image, and returns what the name stands for.
     pub async fn fetch(&self) -> Result<Descriptor, String> {
-        let (target, document) = self.fetch_document(&self.remote).await.map_err(|why| {
-            format!("failed to resolve reference \"{}\": {why}", self.reference)
-        })?;
+        let (target, document) = self
+            .fetch_document(&self.remote)
+            .await
+            .map_err(|why| format!("failed to resolve reference \"{}\": {why}", self.reference))?;
         let manifest = match &document.manifests {
             None => document,
             Some(manifests) => {
-                let chosen = manifest::choose(manifests, manifest::architecture()).ok_or_else(|| {
-                    format!("no match for platform in manifest: linux/{}: not found", manifest::architecture())
-                })?;
+                let chosen =
+                    manifest::choose(manifests, manifest::architecture()).ok_or_else(|| {
+                        format!(
+                            "no match for platform in manifest: linux/{}: not found",
+                            manifest::architecture()
+                        )
+                    })?;
                 let remote = self.remote.clone_with_digest(chosen.digest.clone());
                 self.fetch_document(&remote).await?.1
             }
         };
-        let blobs: Vec<Descriptor> = manifest.config.into_iter().chain(manifest.layers.unwrap_or_default()).collect();
+        let blobs: Vec<Descriptor> =
+            manifest.config.into_iter().chain(manifest.layers.unwrap_or_default()).collect();
         stream::iter(blobs)
             .map(Ok::<_, String>)
-            .try_for_each_concurrent(BLOBS_AT_ONCE, |blob| async move { self.fetch_blob(&blob).await })
+            .try_for_each_concurrent(
+                BLOBS_AT_ONCE,
+                |blob| async move { self.fetch_blob(&blob).await },
+            )
             .await?;
         Ok(target)
     }
 
-    async fn fetch_document(&self, remote: &oci_client::Reference) -> Result<(Descriptor, Document), String> {
+    async fn fetch_document(
+        &self,
+        remote: &oci_client::Reference,
+    ) -> Result<(Descriptor, Document), String> {
         let answer = self.client.pull_manifest_raw(remote, &self.login, &ACCEPTED).await;
         let (bytes, digest) = answer.map_err(|error| self.words(&error))?;
         let document = Document::parse(&bytes)?;
@@ -100,8 +112,13 @@ impl<'a> Registry<'a> {
             size: bytes.len() as i64,
             ..Descriptor::default()
         };
-        let written =
-            content::write_document(self.connection, self.lease, bytes.to_vec(), document.gc_labels()).await;
+        let written = content::write_document(
+            self.connection,
+            self.lease,
+            bytes.to_vec(),
+            document.gc_labels(),
+        )
+        .await;
         let written = written.map_err(|status| format!("write {digest}: {}", status.message()))?;
         if written != digest {
             return Err(format!("the registry names the manifest {digest}, but it is {written}"));
@@ -110,7 +127,8 @@ impl<'a> Registry<'a> {
     }
 
     async fn fetch_blob(&self, blob: &Descriptor) -> Result<(), String> {
-        let failed = |status: Status| format!("failed to copy {}: {}", blob.digest, status.message());
+        let failed =
+            |status: Status| format!("failed to copy {}: {}", blob.digest, status.message());
         let _only = self.blobs.lock(&blob.digest).await;
         // Opening a writer also puts a blob that is there under our lease.
         let mut writer = Writer::open(self.connection, self.lease, Some((&blob.digest, blob.size)))
@@ -129,16 +147,23 @@ impl<'a> Registry<'a> {
     fn words(&self, error: &OciDistributionError) -> String {
         let reference = self.reference;
         let not_found = |code: &OciErrorCode| {
-            matches!(code, OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown | OciErrorCode::NotFound)
+            matches!(
+                code,
+                OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown | OciErrorCode::NotFound
+            )
         };
         match error {
-            OciDistributionError::ImageManifestNotFoundError(_) => format!("{reference}: not found"),
+            OciDistributionError::ImageManifestNotFoundError(_) => {
+                format!("{reference}: not found")
+            }
             OciDistributionError::RegistryError { envelope, .. }
                 if envelope.errors.iter().any(|one| not_found(&one.code)) =>
             {
                 format!("{reference}: not found")
             }
-            OciDistributionError::ServerError { code: 404, .. } => format!("{reference}: not found"),
+            OciDistributionError::ServerError { code: 404, .. } => {
+                format!("{reference}: not found")
+            }
             OciDistributionError::UnauthorizedError { .. }
             | OciDistributionError::AuthenticationFailure(_)
             | OciDistributionError::ServerError { code: 401 | 403, .. } => format!(

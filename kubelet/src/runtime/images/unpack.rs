@@ -44,7 +44,10 @@ impl Unpacker {
     }
 
     async fn has_snapshot(&self, name: &str) -> Result<bool, Status> {
-        let request = snap::StatSnapshotRequest { snapshotter: self.snapshotter.clone(), key: name.to_owned() };
+        let request = snap::StatSnapshotRequest {
+            snapshotter: self.snapshotter.clone(),
+            key: name.to_owned(),
+        };
         match self.connection.snapshots().stat(self.connection.request(request)).await {
             Ok(_) => Ok(true),
             Err(status) if is_not_found(&status) => Ok(false),
@@ -52,7 +55,13 @@ impl Unpacker {
         }
     }
 
-    async fn unpack_layer(&self, image: &Resolved, at: usize, parent: &str, lease: &Lease) -> Result<(), Status> {
+    async fn unpack_layer(
+        &self,
+        image: &Resolved,
+        at: usize,
+        parent: &str,
+        lease: &Lease,
+    ) -> Result<(), Status> {
         let chain_id = &image.chain_ids[at];
         let key = format!("{} {chain_id}", unique("extract"));
         let request = snap::PrepareSnapshotRequest {
@@ -61,7 +70,8 @@ impl Unpacker {
             parent: parent.to_owned(),
             labels: HashMap::new(),
         };
-        let prepared = self.connection.snapshots().prepare(self.connection.leased(lease, request)).await?;
+        let prepared =
+            self.connection.snapshots().prepare(self.connection.leased(lease, request)).await?;
         let mounts = prepared.into_inner().mounts;
         if let Err(status) = self.apply(image, at, mounts, lease).await {
             self.remove(&key).await;
@@ -103,11 +113,17 @@ impl Unpacker {
     }
 
     async fn remove(&self, key: &str) {
-        let request =
-            snap::RemoveSnapshotRequest { snapshotter: self.snapshotter.clone(), key: key.to_owned() };
+        let request = snap::RemoveSnapshotRequest {
+            snapshotter: self.snapshotter.clone(),
+            key: key.to_owned(),
+        };
         let result = self.connection.snapshots().remove(self.connection.request(request)).await;
         if let Err(status) = ignore_not_found(result) {
-            tracing::warn!(snapshot = key, why = status.message(), "half-made snapshot stays until collected");
+            tracing::warn!(
+                snapshot = key,
+                why = status.message(),
+                "half-made snapshot stays until collected"
+            );
         }
     }
 }

@@ -100,9 +100,10 @@ pub fn wanted(security: &Security, available: &[String]) -> Vec<String> {
 }
 
 fn full_names(list: &[String]) -> impl Iterator<Item = String> {
-    list.iter().map(|name| name.to_ascii_uppercase()).filter(|name| name != "ALL").map(|name| {
-        if name.starts_with("CAP_") { name } else { format!("CAP_{name}") }
-    })
+    list.iter()
+        .map(|name| name.to_ascii_uppercase())
+        .filter(|name| name != "ALL")
+        .map(|name| if name.starts_with("CAP_") { name } else { format!("CAP_{name}") })
 }
 
 #[cfg(test)]
@@ -112,7 +113,11 @@ mod tests {
     #[track_caller]
     fn check(add: &[&str], drop: &[&str], expect: &str) {
         let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let security = Security { add_capabilities: list(add), drop_capabilities: list(drop), ..Security::default() };
+        let security = Security {
+            add_capabilities: list(add),
+            drop_capabilities: list(drop),
+            ..Security::default()
+        };
         let available = vec!["CAP_KILL".to_owned(), "CAP_SYS_ADMIN".to_owned()];
         let got: Vec<String> = wanted(&security, &available)
             .into_iter()
@@ -127,7 +132,11 @@ mod tests {
                        SYS_CHROOT KILL AUDIT_WRITE";
         check(&[], &[], default);
         check(&["NET_ADMIN"], &[], &format!("{default} NET_ADMIN"));
-        check(&["CAP_NET_ADMIN", "KILL"], &["KILL"], &format!("{default} NET_ADMIN").replace(" KILL", ""));
+        check(
+            &["CAP_NET_ADMIN", "KILL"],
+            &["KILL"],
+            &format!("{default} NET_ADMIN").replace(" KILL", ""),
+        );
         check(&["NET_BIND_SERVICE"], &["ALL"], "NET_BIND_SERVICE");
         check(&["ALL"], &[], "KILL SYS_ADMIN");
         check(&["ALL"], &["SYS_ADMIN"], "KILL");

@@ -46,9 +46,14 @@ pub(super) fn container(config: &ContainerConfig, shared: &Shared) -> Value {
     let mut volumes: Vec<&Mount> = config.mounts.iter().collect();
     // A mount inside another one has to come after it.
     volumes.sort_by_key(|mount| depth(&mount.container_path));
-    let replaced = |one: &Value| volumes.iter().any(|volume| one["destination"] == trimmed(&volume.container_path));
-    let list: Vec<Value> =
-        defaults.into_iter().filter(|one| !replaced(one)).chain(volumes.iter().map(|volume| bind(volume))).collect();
+    let replaced = |one: &Value| {
+        volumes.iter().any(|volume| one["destination"] == trimmed(&volume.container_path))
+    };
+    let list: Vec<Value> = defaults
+        .into_iter()
+        .filter(|one| !replaced(one))
+        .chain(volumes.iter().map(|volume| bind(volume)))
+        .collect();
     Value::Array(list)
 }
 

@@ -65,7 +65,9 @@ fn user() -> User {
 
 #[track_caller]
 fn check(name: &str, got: &Value) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/runtime/spec/golden").join(format!("{name}.json"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/runtime/spec/golden")
+        .join(format!("{name}.json"));
     let text = format!("{got:#}\n");
     if std::env::var_os("SKIFF_UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, &text).expect("write the golden file");
@@ -86,9 +88,24 @@ fn a_container_with_everything() {
     config.working_dir = String::new();
     config.env = vec!["HOSTNAME=own".into()];
     config.mounts = vec![
-        Mount { host_path: "/v/b".into(), container_path: "/data/b/".into(), read_only: true, propagation: "rslave".into() },
-        Mount { host_path: "/v/a".into(), container_path: "/data".into(), read_only: false, propagation: String::new() },
-        Mount { host_path: "/v/shm".into(), container_path: "/dev/shm".into(), read_only: false, propagation: String::new() },
+        Mount {
+            host_path: "/v/b".into(),
+            container_path: "/data/b/".into(),
+            read_only: true,
+            propagation: "rslave".into(),
+        },
+        Mount {
+            host_path: "/v/a".into(),
+            container_path: "/data".into(),
+            read_only: false,
+            propagation: String::new(),
+        },
+        Mount {
+            host_path: "/v/shm".into(),
+            container_path: "/dev/shm".into(),
+            read_only: false,
+            propagation: String::new(),
+        },
     ];
     config.resources = Resources {
         cpu_shares: Some(512),
@@ -116,7 +133,10 @@ fn a_privileged_container_of_the_host() {
         shm: "/dev/shm".into(),
         ..shared()
     };
-    check("container_privileged", &container(&config, &shared, &User::default(), "/skiff/pod/c", &host()));
+    check(
+        "container_privileged",
+        &container(&config, &shared, &User::default(), "/skiff/pod/c", &host()),
+    );
 }
 
 fn sandbox_config() -> SandboxConfig {
@@ -137,8 +157,12 @@ fn sandbox_config() -> SandboxConfig {
 fn sandboxes() {
     let rootfs = Path::new("/var/lib/skiff/runtime/pause");
     check("sandbox", &sandbox(&sandbox_config(), "id", rootfs, "/skiff/pod/id", &host()));
-    let on_host =
-        SandboxConfig { network_namespace: None, host_pid: true, host_ipc: true, ..sandbox_config() };
+    let on_host = SandboxConfig {
+        network_namespace: None,
+        host_pid: true,
+        host_ipc: true,
+        ..sandbox_config()
+    };
     check("sandbox_host", &sandbox(&on_host, "id", rootfs, "/skiff/pod/id", &host()));
 }
 

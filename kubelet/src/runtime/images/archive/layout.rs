@@ -36,10 +36,19 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) enum Step {
     /// A document that is not in the store yet.
-    Write { document: Document, bytes: Vec<u8> },
+    Write {
+        document: Document,
+        bytes: Vec<u8>,
+    },
     /// What a document names is to be kept with it.
-    Label { digest: String, labels: HashMap<String, String> },
-    Image { name: String, target: Descriptor },
+    Label {
+        digest: String,
+        labels: HashMap<String, String>,
+    },
+    Image {
+        name: String,
+        target: Descriptor,
+    },
 }
 
 #[derive(Debug, Deserialize)]
@@ -53,7 +62,8 @@ struct DockerImage {
 
 /// Kept in memory; everything else is a blob.
 pub(super) fn is_document(path: &str) -> bool {
-    !path.starts_with("blobs/") && (path.ends_with(".json") || path == "oci-layout" || path == "repositories")
+    !path.starts_with("blobs/")
+        && (path.ends_with(".json") || path == "oci-layout" || path == "repositories")
 }
 
 /// `blobs/sha256/<hex>` says what it holds.
@@ -65,7 +75,10 @@ pub(super) fn digest_of_path(path: &str) -> Option<String> {
 impl Found {
     fn index(&self) -> Option<Result<Document, String>> {
         // Newer `docker save` writes both; the OCI side has the names too then.
-        let index = self.documents.get("index.json").filter(|_| self.documents.contains_key("oci-layout"))?;
+        let index = self
+            .documents
+            .get("index.json")
+            .filter(|_| self.documents.contains_key("oci-layout"))?;
         Some(Document::parse(index).map_err(|why| format!("index.json: {why}")))
     }
 
@@ -74,7 +87,9 @@ impl Found {
         let mut queue = self.index()?.ok()?.manifests.unwrap_or_default();
         while let Some(descriptor) = queue.pop() {
             match self.by_digest.get(&descriptor.digest) {
-                Some(bytes) => queue.extend(Document::parse(bytes).ok()?.manifests.unwrap_or_default()),
+                Some(bytes) => {
+                    queue.extend(Document::parse(bytes).ok()?.manifests.unwrap_or_default())
+                }
                 None if self.has(&descriptor.digest) => return Some(descriptor.digest),
                 None => {}
             }
@@ -104,7 +119,10 @@ pub(super) fn plan(found: &Found, stem: &str) -> Result<Vec<Step>, String> {
     }
     match found.documents.get("manifest.json") {
         Some(bytes) => plan_docker(found, bytes, stem),
-        None => Err("neither an OCI layout (oci-layout, index.json) nor a docker archive (manifest.json)".to_owned()),
+        None => Err(
+            "neither an OCI layout (oci-layout, index.json) nor a docker archive (manifest.json)"
+                .to_owned(),
+        ),
     }
 }
 
@@ -159,7 +177,8 @@ fn plan_docker(found: &Found, bytes: &[u8], stem: &str) -> Result<Vec<Step>, Str
     let mut steps = Vec::new();
     for image in &images {
         let config = docker_config(found, &image.config, &mut steps)?;
-        let layers: Result<Vec<_>, _> = image.layers.iter().map(|path| docker_layer(found, path)).collect();
+        let layers: Result<Vec<_>, _> =
+            image.layers.iter().map(|path| docker_layer(found, path)).collect();
         let document = Document {
             schema_version: 2,
             media_type: manifest::DOCKER_MANIFEST.to_owned(),
@@ -223,7 +242,9 @@ mod tests {
                 Some(config) => format!("write manifest of {}", config.digest),
                 None => "write config".to_owned(),
             },
-            Step::Label { digest, labels } => format!("label {digest} {:?}", labels.values().collect::<Vec<_>>()),
+            Step::Label { digest, labels } => {
+                format!("label {digest} {:?}", labels.values().collect::<Vec<_>>())
+            }
             Step::Image { name, .. } => format!("image {name}"),
         };
         match steps {
@@ -257,7 +278,10 @@ mod tests {
             ]
         );
         found.links.clear();
-        assert_eq!(words(plan(&found, "file")), ["manifest.json names y/layer.tar, which is not in the archive"]);
+        assert_eq!(
+            words(plan(&found, "file")),
+            ["manifest.json names y/layer.tar, which is not in the archive"]
+        );
     }
 
     #[test]
@@ -274,7 +298,10 @@ mod tests {
         found.by_digest.insert("m".into(), document.to_vec());
         found.blobs.insert("blobs/c".into(), blob("c"));
         assert_eq!(found.wanted_document(), None);
-        assert_eq!(words(plan(&found, "web")), ["label m [\"c\"]", "image docker.io/library/web:v1"]);
+        assert_eq!(
+            words(plan(&found, "web")),
+            ["label m [\"c\"]", "image docker.io/library/web:v1"]
+        );
     }
 
     #[test]
