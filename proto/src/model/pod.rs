@@ -145,7 +145,7 @@ model! {
         host_path: Option<HostPathVolume>,
         config_map: Option<ConfigMapVolume>,
         secret: Option<SecretVolume>,
-        downward_api: Option<DownwardApiVolume>,
+        #[serde(rename = "downwardAPI")] downward_api: Option<DownwardApiVolume>,
         projected: Option<ProjectedVolume>,
         persistent_volume_claim: Option<ClaimVolume>,
     }
