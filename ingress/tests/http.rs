@@ -171,6 +171,39 @@ async fn bodies_stream_both_ways() {
     ingress.stop().await;
 }
 
+#[tokio::test]
+async fn answers_without_a_body_keep_their_length_and_continue_is_said() {
+    let upstream = raw_upstream(|mut stream| async move {
+        let head = read_head(&mut stream).await;
+        assert!(!head.to_ascii_lowercase().contains("expect:"), "{head}");
+        let answer = if head.starts_with("HEAD") {
+            "HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n"
+        } else {
+            "HTTP/1.1 204 No Content\r\n\r\n"
+        };
+        let mut body = [0; 4];
+        if head.starts_with("POST") {
+            stream.read_exact(&mut body).await.expect("the body");
+        }
+        stream.write_all(answer.as_bytes()).await.expect("the ingress reads");
+    })
+    .await;
+    let mut ingress = Ingress::start(Limits::default());
+    ingress.route(&[upstream]);
+    let head = "HEAD / HTTP/1.1\r\nHost: web.example\r\nConnection: close\r\n\r\n";
+    let answer = ask(ingress.addr, head).await;
+    assert!(answer.status == 200 && answer.body.is_empty(), "{answer:?}");
+    assert!(answer.head.contains("content-length: 1234"), "{answer:?}");
+    let mut stream = TcpStream::connect(ingress.addr).await.expect("listens");
+    let post = "POST / HTTP/1.1\r\nHost: web.example\r\nConnection: close\r\n\
+                Content-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+    stream.write_all(post.as_bytes()).await.expect("takes the head");
+    assert_eq!(read_head(&mut stream).await, "HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"body").await.expect("takes the body");
+    assert_eq!(parse(&read_head(&mut stream).await).status, 204);
+    ingress.stop().await;
+}
+
 /// The first piece arrives while the pod still holds back the second.
 #[tokio::test]
 async fn a_piece_is_passed_on_before_the_next_one_exists() {
@@ -367,7 +400,9 @@ async fn shutdown_lets_the_request_under_way_end() {
     ingress.shutdown.cancel();
     // The idle client is let go at once, the busy one is waited for.
     idle.closed().await;
-    assert!(TcpStream::connect(addr).await.is_err(), "new clients are refused");
+    // Each worker closes its own socket, so this takes until the last one has.
+    let refused = async { while TcpStream::connect(addr).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, refused).await.expect("new clients are refused");
     release.notify_one();
     let answer = asked.await.expect("answers");
     assert_eq!(said(&answer), (200, "done"));
