@@ -16,6 +16,9 @@ use crate::endpointslice::EndpointSliceController;
 use crate::gc::GarbageCollector;
 use crate::graph::{Feed, Table};
 use crate::namespace::NamespaceController;
+use crate::nodeipam::{Cidr, NodeIpamController};
+use crate::nodelifecycle::NodeLifecycleController;
+use crate::podgc::PodGcController;
 use crate::replicaset::ReplicaSetController;
 use crate::serviceaccount::ServiceAccountController;
 use crate::timers::Timers;
@@ -92,6 +95,10 @@ struct Wired {
     namespaces: Arc<NamespaceController>,
     service_accounts: Arc<ServiceAccountController>,
     garbage: Arc<GarbageCollector>,
+    nodes: Arc<NodeLifecycleController>,
+    pod_gc: Arc<PodGcController>,
+    /// None when nodes bring their own networks.
+    node_ipam: Option<Arc<NodeIpamController>>,
 }
 
 impl Wired {
@@ -108,6 +115,17 @@ impl Wired {
             namespaces: NamespaceController::new(w(), c(), feed.clone()),
             service_accounts: ServiceAccountController::new(w(), c(), config.root_ca_pem.clone()),
             garbage: GarbageCollector::new(w(), feed.clone()),
+            nodes: NodeLifecycleController::new(
+                w(),
+                c(),
+                recorder("node-controller"),
+                config.node_monitor_grace,
+            ),
+            pod_gc: PodGcController::new(w(), c(), config.pod_gc_quarantine),
+            node_ipam: config.cluster_cidr.as_deref().and_then(Cidr::parse).map(|cidr| {
+                let bits = config.node_cidr_mask_bits;
+                NodeIpamController::new(w(), c(), recorder("cidrAllocator"), cidr, bits)
+            }),
         }
     }
 
@@ -119,6 +137,13 @@ impl Wired {
         worker::spawn(tasks, &self.namespaces, workers, stop);
         worker::spawn(tasks, &self.service_accounts, workers, stop);
         worker::spawn(tasks, &self.garbage, workers, stop);
+        worker::spawn(tasks, &self.nodes, workers, stop);
+        worker::spawn(tasks, &self.pod_gc, workers, stop);
+        if let Some(node_ipam) = &self.node_ipam {
+            worker::spawn(tasks, node_ipam, 1, stop);
+        }
+        spawn_timers(tasks, self.nodes.timers(), stop);
+        spawn_timers(tasks, self.pod_gc.timers(), stop);
         spawn_timers(tasks, self.deployments.timers(), stop);
         spawn_timers(tasks, self.replica_sets.timers(), stop);
         spawn_timers(tasks, self.namespaces.timers(), stop);

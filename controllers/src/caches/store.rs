@@ -81,6 +81,11 @@ impl<T: Send + Sync + 'static> Store<T> {
         self.cache.get()?.get_key(key)
     }
 
+    /// Every object: for the kinds of which there are few.
+    pub fn list(&self) -> Vec<Entry<T>> {
+        self.cache.get().map(|cache| cache.list()).unwrap_or_default()
+    }
+
     /// All objects that carry a term, in the order of their names.
     pub fn by(&self, term: &str) -> Vec<Entry<T>> {
         let mut keys: Vec<Arc<ObjectKey>> = {
