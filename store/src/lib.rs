@@ -17,5 +17,6 @@ pub use config::{Config, ConfigError, InitialMember, InitialState};
 pub use raft::network::PeerTls;
 pub use raft::network::server::PeerService;
 pub use store::{
-    Alarm, HashKv, Identity, Member, MemberError, OpenError, Status, Store, WatchHandle,
+    Alarm, HashKv, Identity, Member, MemberError, OpenError, SnapshotStatus, Status, Store,
+    WatchHandle,
 };

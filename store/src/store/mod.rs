@@ -6,6 +6,7 @@ mod kv_impl;
 mod lease;
 mod members;
 mod open;
+mod restore;
 mod snapshotter;
 mod status;
 mod watch;
@@ -20,6 +21,7 @@ use openraft::raft::ReadPolicy;
 
 pub use self::identity::Identity;
 pub use self::members::{Member, MemberError};
+pub use self::restore::SnapshotStatus;
 pub use self::status::{Alarm, HashKv, Status};
 pub use self::watch::WatchHandle;
 
@@ -56,6 +58,8 @@ pub enum OpenError {
     Snapshot(#[from] SnapshotError),
     #[error("store: no space left to open {path}: free some and start again; nothing was changed")]
     NoSpace { path: PathBuf },
+    #[error("store: {path} holds a member already: restore into an empty folder")]
+    NotEmpty { path: PathBuf },
     #[error("store: rebuild the engine in {path}: {source}")]
     Engine { path: PathBuf, source: EngineError },
     #[error(

@@ -79,7 +79,8 @@ impl Store {
     }
 
     /// Finishes what has been accepted, then stops. Nothing is lost if this is not called;
-    /// the next start just replays more.
+    /// the next start just replays more. The folder can be opened again when the last handle
+    /// to this store is dropped.
     pub async fn shutdown(&self) {
         self.take_proposer();
         let tasks: Vec<_> = lock(&self.tasks).drain(..).collect();

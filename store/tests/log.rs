@@ -1,0 +1,221 @@
+//! The write-ahead log by itself: reading back, cutting, purging, rolling, and sharing syncs.
+#![allow(clippy::unwrap_used)]
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+
+use skiff_store::wal::disk::{Disk, DiskFile, RealDisk};
+use skiff_store::wal::frame::Entry;
+use skiff_store::wal::{Wal, WalOptions};
+
+fn options() -> WalOptions {
+    WalOptions { segment_bytes: 4096, cache_bytes: 0 }
+}
+
+fn open(dir: &Path) -> Wal {
+    Wal::open(dir, Arc::new(RealDisk), options()).unwrap()
+}
+
+fn entry(index: u64, term: u64) -> Entry {
+    Entry {
+        index,
+        term,
+        kind: 1,
+        body: format!("entry {index} of term {term} {}", "x".repeat(200)).into(),
+    }
+}
+
+fn append(wal: &Wal, indexes: std::ops::RangeInclusive<u64>, term: u64) {
+    for index in indexes {
+        wait(|done| wal.append(vec![entry(index, term)], done));
+    }
+}
+
+fn wait(start: impl FnOnce(skiff_store::wal::Done)) {
+    let (tell, told) = mpsc::channel();
+    start(Box::new(move |result| tell.send(result).unwrap()));
+    told.recv().unwrap().unwrap();
+}
+
+fn read(wal: &Wal) -> Vec<(u64, u64)> {
+    let entries = wal.read(0, u64::MAX).unwrap();
+    for got in &entries {
+        assert_eq!(*got, entry(got.index, got.term));
+    }
+    entries.iter().map(|entry| (entry.index, entry.term)).collect()
+}
+
+fn segments(dir: &Path) -> usize {
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().ends_with(".log")).count()
+}
+
+#[test]
+fn entries_and_the_vote_survive_over_many_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = open(dir.path());
+    wait(|done| wal.save_state("vote".into(), done));
+    append(&wal, 0..=99, 1);
+    assert!(segments(dir.path()) > 4);
+    assert_eq!(read(&wal).len(), 100);
+    drop(wal);
+    let wal = open(dir.path());
+    assert_eq!(read(&wal).len(), 100);
+    assert_eq!(wal.state().unwrap(), "vote");
+    assert_eq!(wal.last(), Some((99, 1)));
+}
+
+#[test]
+fn what_was_cut_stays_cut_and_can_be_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = open(dir.path());
+    append(&wal, 0..=9, 1);
+    wait(|done| wal.truncate_after(Some(4), done));
+    append(&wal, 5..=6, 2);
+    let expected: Vec<_> = (0..=4).map(|n| (n, 1)).chain([(5, 2), (6, 2)]).collect();
+    assert_eq!(read(&wal), expected);
+    drop(wal);
+    let wal = open(dir.path());
+    assert_eq!(read(&wal), expected);
+    wait(|done| wal.truncate_after(None, done));
+    append(&wal, 0..=0, 3);
+    drop(wal);
+    assert_eq!(read(&open(dir.path())), [(0, 3)]);
+}
+
+#[test]
+fn purged_segments_are_reused_and_nothing_old_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut next = 0;
+    for round in 1..=6 {
+        let wal = open(dir.path());
+        append(&wal, next..=next + 49, round);
+        next += 50;
+        wal.purge(next - 3, round);
+        append(&wal, next..=next, round);
+        next += 1;
+        let last = next - 1;
+        assert_eq!(read(&wal), [(last - 2, round), (last - 1, round), (last, round)]);
+        drop(wal);
+        assert!(segments(dir.path()) <= 3, "{} segments", segments(dir.path()));
+        let wal = open(dir.path());
+        assert_eq!(read(&wal).len(), 3, "round {round}");
+        assert_eq!(wal.purged(), Some((last - 3, round)));
+        drop(wal);
+    }
+}
+
+#[test]
+fn a_log_that_jumps_ahead_to_a_snapshot_goes_on_from_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = open(dir.path());
+    append(&wal, 0..=4, 1);
+    wal.purge(1000, 7);
+    append(&wal, 1001..=1002, 7);
+    drop(wal);
+    let wal = open(dir.path());
+    assert_eq!(read(&wal), [(1001, 7), (1002, 7)]);
+    assert_eq!(wal.purged(), Some((1000, 7)));
+}
+
+/// Holds every sync until it is let go, and counts them.
+#[derive(Clone, Default)]
+struct Gate(Arc<(Mutex<(u64, u64)>, Condvar)>);
+
+impl Gate {
+    fn pass(&self) {
+        let (state, changed) = &*self.0;
+        let mut state = state.lock().unwrap();
+        state.0 += 1;
+        changed.notify_all();
+        let ticket = state.0;
+        drop(changed.wait_while(state, |(_, allowed)| *allowed < ticket).unwrap());
+    }
+
+    fn wait_for(&self, syncs: u64) {
+        let (state, changed) = &*self.0;
+        drop(changed.wait_while(state.lock().unwrap(), |(begun, _)| *begun < syncs).unwrap());
+    }
+
+    fn allow(&self, syncs: u64) {
+        self.0.0.lock().unwrap().1 = syncs;
+        self.0.1.notify_all();
+    }
+}
+
+struct GatedDisk(Gate);
+struct GatedFile(Gate, Arc<dyn DiskFile>);
+
+impl DiskFile for GatedFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.1.read_at(buffer, offset)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.1.write_at(bytes, offset)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.pass();
+        self.1.sync()
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.1.len()
+    }
+}
+
+impl Disk for GatedDisk {
+    fn create(&self, path: &Path, reserve: u64) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(GatedFile(self.0.clone(), RealDisk.create(path, reserve)?)))
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(GatedFile(self.0.clone(), RealDisk.open(path)?)))
+    }
+    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        RealDisk.list(folder)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        RealDisk.sync_folder(folder)
+    }
+    fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
+        RealDisk.free_bytes(folder)
+    }
+}
+
+/// etcd #14370: nothing is answered before the sync; and what queues up shares the next one.
+#[test]
+fn nothing_is_done_before_its_sync_and_what_waits_shares_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let gate = Gate::default();
+    let big = WalOptions { segment_bytes: 1 << 20, cache_bytes: 0 };
+    let wal = Wal::open(dir.path(), Arc::new(GatedDisk(gate.clone())), big).unwrap();
+    let (tell, told) = mpsc::channel();
+    let start = |index: u64| {
+        let tell = tell.clone();
+        wal.append(
+            vec![entry(index, 1)],
+            Box::new(move |result| tell.send((index, result.is_ok())).unwrap()),
+        );
+    };
+    start(0);
+    gate.wait_for(1);
+    for index in 1..=100 {
+        start(index);
+    }
+    assert!(told.try_recv().is_err(), "answered before the sync");
+    // Readable, though, as Raft demands.
+    assert_eq!(wal.read(0, u64::MAX).unwrap().len(), 101);
+    gate.allow(1);
+    assert_eq!(told.recv().unwrap(), (0, true));
+    gate.wait_for(2);
+    assert!(told.try_recv().is_err(), "answered before the sync");
+    gate.allow(u64::MAX);
+    let rest: Vec<_> = told.iter().take(100).map(|(index, _)| index).collect();
+    assert_eq!(rest, (1..=100).collect::<Vec<_>>());
+    assert_eq!(wal.written().0, 2);
+}
