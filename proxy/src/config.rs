@@ -37,7 +37,7 @@ impl fmt::Display for Mode {
 pub struct Config {
     /// Where pods have their addresses: one prefix, or one of each family with a comma between.
     pub cluster_cidr: String,
-    /// The node's own address.
+    /// The node's own address: told in the log here; modes that bind service addresses need it.
     pub node_ip: IpAddr,
     /// The node's name, as EndpointSlices give it in `nodeName`.
     pub node_name: String,

@@ -46,6 +46,7 @@ pub async fn run(
     ready: impl FnOnce() + Send,
 ) -> Result<(), ProxyError> {
     let settings = config.settings()?;
+    tracing::info!(node = config.node_name, address = %config.node_ip, mode = %config.mode, "service proxy starts");
     host::prepare(&settings);
     let mut watchdog = Watchdog::open()?;
     let changes = Arc::new(Pending::default());

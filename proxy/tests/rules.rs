@@ -314,3 +314,21 @@ fn stale_udp_flows() {
     assert_eq!(found, [flows[0].clone(), flows[1].clone(), flows[3].clone()]);
     assert!(stale(&Table::new("n1"), &none, &flows, is_node).is_empty());
 }
+
+#[test]
+fn ipv6_has_the_same_meaning() {
+    let mut web = web(json!({"clusterIPs": ["10.43.0.10", "fd43::10"]}));
+    let mut six = slice("web", ("http", "TCP", 8080), &["fd42::5@n1", "fd42:1::6@n2"]);
+    six["metadata"]["name"] = json!("web-six");
+    six["addressType"] = json!("IPv6");
+    web.push(six);
+    let mut settings = settings();
+    settings.family = skiff_proxy::iptables::Family::Ipv6;
+    settings.cluster_cidr = "fd42::/16".into();
+    settings.localhost_node_ports = false;
+    let rules = render(&table(&web), &settings);
+    let found = story(&send(&rules, "2001:db8::9", "[fd43::10]:80"));
+    assert_eq!(found, ["1/2 [fd42::5]:8080 masqueraded", "1/2 [fd42:1::6]:8080 masqueraded"]);
+    assert_eq!(story(&send(&rules, "fd42::9", "[fd43::10]:80"))[0], "1/2 [fd42::5]:8080");
+    assert!(!full(&Observed::default(), &rules).contains("10.42."), "one family a text");
+}
