@@ -131,10 +131,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let write =
             |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("a file");
-        assert!(load(dir.path()).unwrap_err().starts_with("no network config found"));
+        assert!(load(dir.path()).expect_err("refused").starts_with("no network config found"));
         write("00-readme.txt", "no");
         write("05-broken.conflist", "{");
-        assert!(load(dir.path()).unwrap_err().contains("05-broken.conflist: not JSON"));
+        assert!(load(dir.path()).expect_err("refused").contains("05-broken.conflist: not JSON"));
         write("20-b.conf", r#"{"name":"b","type":"x"}"#);
         write("10-a.conflist", r#"{"name":"a","plugins":[{"type":"x"}]}"#);
         assert_eq!(load(dir.path()).expect("a configuration").name, "a");

@@ -15,7 +15,8 @@ use super::images::Resolved;
 use super::record::{self, ExitRecord, Kind, Record};
 use super::spec::NamespaceSource;
 use super::turns::Rank;
-use super::{Core, accounts, embedded, pins, sandbox, spec, task, users};
+use super::users::Accounts;
+use super::{Core, accounts, embedded, pins, sandbox, spec, sweep, task, users};
 use crate::ports::{ContainerConfig, RuntimeError};
 
 /// The exit code of a container that could not be started, as upstream has it.
@@ -43,11 +44,16 @@ impl Core {
         let id = record::container_id(sandbox_id, &config.name, config.attempt);
         let (shared, image) =
             tokio::join!(self.shared(sandbox_id), self.images.unpacked(&config.image));
-        let (shared, cgroup_parent) = shared?;
-        let mounts = self.prepare_snapshot(&id, &image?).await.map_err(failed)?;
-        let user =
-            users::resolve(&config.security, &config.image.config.user, &accounts::read(&mounts));
-        let user = match user {
+        let ((shared, cgroup_parent), image) = (shared?, image?);
+        // The first container of an image shows its accounts; from then on nothing has to wait for them.
+        let (accounts, mounts) = match self.known_accounts(&config.image.id) {
+            Some(accounts) => (accounts, None),
+            None => {
+                let mounts = self.prepare_snapshot(&id, &image).await.map_err(failed)?;
+                (self.learn_accounts(&config.image.id, &mounts), Some(mounts))
+            }
+        };
+        let user = match users::resolve(&config.security, &config.image.config.user, &accounts) {
             Ok(user) => user,
             Err(why) => {
                 let _ = self.remove_all(&id).await;
@@ -57,15 +63,41 @@ impl Core {
         let cgroup = format!("{}/{id}", cgroup_parent.trim_end_matches('/'));
         let spec = spec::container(config, &shared, &user, &cgroup, &self.host);
         let record = Record::container(config, sandbox_id, cgroup, &self.boot_id);
-        match self.create_record(&id, &config.image.reference, &record, &spec, true).await {
-            Ok(()) => {}
+        let mounts = async {
+            match mounts {
+                Some(mounts) => Ok(mounts),
+                None => self.prepare_snapshot(&id, &image).await,
+            }
+        };
+        let reference = &config.image.reference;
+        let (mounts, created) =
+            tokio::join!(mounts, self.create_record(&id, reference, &record, &spec, true));
+        match (mounts, created) {
+            (Ok(mounts), Ok(())) => {
+                let prepared =
+                    Prepared { mounts, log_path: config.log_path.clone(), tty: config.tty };
+                let mut all = self.created.lock().unwrap_or_else(PoisonError::into_inner);
+                all.insert(id.clone(), prepared);
+                Ok(id)
+            }
             // The same attempt again: it is there.
-            Err(status) if already_exists(&status) => return Ok(id),
-            Err(status) => return Err(failed(status)),
+            (_, Err(status)) if already_exists(&status) => Ok(id),
+            (_, Err(status)) | (Err(status), Ok(())) => {
+                let _ = self.remove_all(&id).await;
+                Err(failed(status))
+            }
         }
-        let prepared = Prepared { mounts, log_path: config.log_path.clone(), tty: config.tty };
-        self.created.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), prepared);
-        Ok(id)
+    }
+
+    fn known_accounts(&self, image_id: &str) -> Option<Arc<Accounts>> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner).get(image_id).cloned()
+    }
+
+    fn learn_accounts(&self, image_id: &str, mounts: &[Mount]) -> Arc<Accounts> {
+        let accounts = Arc::new(accounts::read(mounts));
+        let mut all = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(image_id.to_owned(), accounts.clone());
+        accounts
     }
 
     /// What the container gets from its sandbox, and the pod's cgroup.
@@ -134,7 +166,10 @@ impl Core {
     async fn try_prepare(&self, id: &str, image: &Resolved) -> Result<Vec<Mount>, Status> {
         // Until the container's record names it, the label keeps it from the collector.
         let now = prost_types::Timestamp::from(SystemTime::now()).to_string();
-        let labels = HashMap::from([("containerd.io/gc.root".to_owned(), now)]);
+        let labels = HashMap::from([
+            ("containerd.io/gc.root".to_owned(), now),
+            (sweep::LABEL_SNAPSHOT.to_owned(), "container".to_owned()),
+        ]);
         let request = snap::PrepareSnapshotRequest {
             snapshotter: self.snapshotter.clone(),
             key: id.to_owned(),

@@ -7,13 +7,12 @@ use std::time::Duration;
 use containerd_client::events::{TaskExit, TaskOom, TaskStart};
 use containerd_client::services::v1 as api;
 use containerd_client::types::Envelope;
-use containerd_client::types::v1::Status as TaskStatus;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::{Status, Streaming};
 
-use super::Core;
+use super::{Core, sweep};
 use crate::ports::{PodRef, RuntimeEvent};
 
 /// A burst of a hundred pods with a few containers each, before anybody looks.
@@ -103,7 +102,7 @@ async fn subscribe(core: &Arc<Core>) -> Result<Streaming<Envelope>, Status> {
         answer = version.version(core.connection.request(())) => { answer?; None }
     };
     core.subscribers.tell(&RuntimeEvent { pod: None });
-    tokio::spawn(sweep(Arc::downgrade(core)));
+    tokio::spawn(sweep::run(Arc::downgrade(core)));
     match early {
         Some(stream) => Ok(stream.into_inner()),
         None => Ok(subscription.await?.into_inner()),
@@ -146,23 +145,10 @@ fn meaning(envelope: &Envelope) -> Option<(String, bool)> {
     }
 }
 
-async fn reap(core: &Weak<Core>, id: &str) {
+pub(super) async fn reap(core: &Weak<Core>, id: &str) {
     let Some(core) = core.upgrade() else { return };
     if let Err(status) = core.reap(id).await {
         tracing::warn!(container = id, why = status.message(), "the end was not recorded yet");
-    }
-}
-
-/// Ends that nobody saw: skiff or containerd was away.
-async fn sweep(core: Weak<Core>) {
-    let Some(strong) = core.upgrade() else { return };
-    let request = strong.connection.request(api::ListTasksRequest::default());
-    let Ok(answer) = strong.connection.tasks().list(request).await else { return };
-    for task in answer.into_inner().tasks {
-        if task.status() == TaskStatus::Stopped {
-            // The answer to a list names the container as `id`.
-            reap(&core, &task.id).await;
-        }
     }
 }
 

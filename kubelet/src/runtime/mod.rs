@@ -27,6 +27,7 @@ pub mod reference;
 mod sandbox;
 mod spec;
 mod state;
+mod sweep;
 mod task;
 mod turns;
 mod users;
@@ -121,6 +122,9 @@ struct Core {
     pods: Mutex<HashMap<String, PodRef>>,
     /// What `create_container` knows and `start_container` would have to ask for.
     created: Mutex<HashMap<String, container::Prepared>>,
+    /// `/etc/passwd` and `/etc/group` of images that ran here: content never changes under a digest.
+    accounts: Mutex<HashMap<String, Arc<users::Accounts>>>,
+    connected: std::time::SystemTime,
     subscribers: events::Subscribers,
 }
 
@@ -153,6 +157,8 @@ impl Containerd {
             locks: keyed::Keyed::default(),
             pods: Mutex::default(),
             created: Mutex::default(),
+            accounts: Mutex::default(),
+            connected: std::time::SystemTime::now(),
             subscribers: events::Subscribers::default(),
             connection,
             snapshotter,

@@ -187,10 +187,13 @@ pub(super) fn exec_process(container_spec: &Value, command: &[String], tty: bool
     let mut process = container_spec["process"].clone();
     process["args"] = json!(command);
     process["terminal"] = json!(tty);
-    if tty && let Some(env) = process["env"].as_array_mut() {
-        if !env.iter().any(|one| one.as_str().is_some_and(|one| one.starts_with("TERM="))) {
-            env.push(json!("TERM=xterm"));
-        }
+    let has_term =
+        |env: &[Value]| env.iter().filter_map(Value::as_str).any(|one| one.starts_with("TERM="));
+    if tty
+        && let Some(env) = process["env"].as_array_mut()
+        && !has_term(env)
+    {
+        env.push(json!("TERM=xterm"));
     }
     process
 }

@@ -237,9 +237,13 @@ mod tests {
             ]
         );
         assert!(
-            Document::parse(br#"{"schemaVersion":1}"#).unwrap_err().contains("schema version 1")
+            Document::parse(br#"{"schemaVersion":1}"#)
+                .expect_err("refused")
+                .contains("schema version 1")
         );
-        assert!(Document::parse(br#"{"schemaVersion":2}"#).unwrap_err().contains("neither"));
+        assert!(
+            Document::parse(br#"{"schemaVersion":2}"#).expect_err("refused").contains("neither")
+        );
     }
 
     #[test]
