@@ -141,3 +141,6 @@ impl Kind {
 fn lookup<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.').try_fold(object, |value, key| value.get(key))
 }
+
+#[cfg(test)]
+mod tests;
