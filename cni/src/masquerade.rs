@@ -10,7 +10,8 @@
 //! ```
 //!
 //! The comment ends with a digest of the chain's rules. So one `iptables -C` of the jump tells whether all is as it
-//! should be; only when it is not, the chain is written again in one `iptables-restore` transaction.
+//! should be; only when it is not, the chain is written again in one `iptables-restore` transaction. Who flushes the
+//! table is seen by that; who empties our chain alone is seen by CHECK, which looks at the chain too.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -92,6 +93,15 @@ impl Masquerade {
         let (comment, chain) = (self.comment(), self.chain());
         let rule = ["-C", "POSTROUTING", "-m", "comment", "--comment", &comment, "-j", &chain];
         Ok(iptables(self.ipv4, &rule)?.is_ok())
+    }
+
+    /// Whether the jump is there and the chain has all its rules.
+    pub fn is_complete(&self) -> Result<bool, CniError> {
+        if !self.is_present()? {
+            return Ok(false);
+        }
+        let listing = iptables(self.ipv4, &["-S", &self.chain()])?.unwrap_or_default();
+        Ok(listing.lines().filter(|line| line.starts_with("-A ")).count() == self.rules().len())
     }
 
     /// Writes the chain and the jump, whatever is there now.

@@ -201,7 +201,7 @@ fn check_sees_every_damage() {
     let lab = Lab::new();
     let mut conf = lab.conf("10.99.0.0/24");
     conf["ipMasq"] = json!(true);
-    let damages: [(&str, &[&str], &str); 6] = [
+    let damages: [(&str, &[&str], &str); 7] = [
         (
             "container",
             &["ip", "addr", "del", "10.99.0.2/24", "dev", "eth0"],
@@ -216,18 +216,24 @@ fn check_sees_every_damage() {
         ("host", &["ip", "link", "set", "VETH", "down"], "is down"),
         ("host", &["ip", "addr", "flush", "dev", "cni0"], "lacks the gateway address 10.99.0.1/24"),
         ("host", &["iptables", "-t", "nat", "-F", "POSTROUTING"], "masquerade rules are missing"),
+        ("host", &["iptables", "-t", "nat", "-F", "CHAIN"], "masquerade rules are missing"),
     ];
     for (place, damage, expect) in damages {
         let one = Space::new("c1");
         let mut with_result = conf.clone();
-        conf["ipam"]["dataDir"] = json!(lab.data_dir());
         with_result["prevResult"] = lab.add(&one, &conf);
-        // The first address is asked for by name in the damages above.
+        // The next container gets the first address again: the damages above name it.
         let _ = std::fs::remove_file(lab.data_dir().join("pods/last_reserved_ip.0"));
         lab.call("CHECK", &one.name, &one.path(), &with_result).unwrap();
         let veth = skiff_cni::names::host_veth("pods", &one.name, "eth0");
-        let damage: Vec<&str> =
-            damage.iter().map(|word| if *word == "VETH" { veth.as_str() } else { word }).collect();
+        let chain = skiff_cni::names::masquerade_chain("pods");
+        let named = |word: &&'static str| match *word {
+            "VETH" => veth.clone(),
+            "CHAIN" => chain.clone(),
+            word => word.to_owned(),
+        };
+        let damage: Vec<String> = damage.iter().map(named).collect();
+        let damage: Vec<&str> = damage.iter().map(String::as_str).collect();
         let space = if place == "host" { &lab.host } else { &one };
         space.run(damage[0], &damage[1..]);
         let error = lab.call("CHECK", &one.name, &one.path(), &with_result).unwrap_err();

@@ -193,7 +193,7 @@ fn check_masquerade(conf: &BridgeConf, faults: &mut Vec<String>) -> Result<(), C
     let subnets = conf.subnets();
     for ipv4 in [true, false] {
         if let Some(rules) = Masquerade::of(&conf.name, ipv4, &subnets, &conf.non_masquerade)
-            && !rules.is_present()?
+            && !rules.is_complete()?
         {
             faults.push("the masquerade rules are missing".to_owned());
         }
