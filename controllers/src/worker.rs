@@ -45,10 +45,6 @@ async fn work<R: Reconcile>(controller: &R, key: R::Key) {
     let queue = controller.queue();
     match controller.reconcile(&key).await {
         Ok(()) => queue.forget(&key),
-        // Its event brings the key back.
-        Err(Failure::Waiting(what)) => {
-            tracing::debug!(controller = R::NAME, %key, what, "waiting");
-        }
         Err(failure) if failure.is_namespace_terminating() => {
             tracing::debug!(controller = R::NAME, %key, "left alone: {}", Chain(&failure));
             queue.forget(&key);

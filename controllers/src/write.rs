@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
-use skiff_client::{Api, DeleteOptions, Deleted, Target, WriteOptions};
+use skiff_client::{Api, DeleteOptions, Deleted, FieldValidation, Target, WriteOptions};
 use skiff_proto::status::reason;
 use skiff_proto::{Object, ObjectKey, Resource, Status};
 
@@ -34,7 +34,8 @@ pub enum Failure {
         #[source]
         error: skiff_proto::selector::SelectorError,
     },
-    /// Something else has to happen first, and its event brings the key back.
+    /// Something else has to happen first. Its event brings the key back; the retry is for
+    /// an event that a broken watch has swallowed.
     #[error("waiting for {0}")]
     Waiting(String),
 }
@@ -121,7 +122,7 @@ impl Writer {
     ) -> Result<Arc<Object>> {
         let target = Target::all(resource, namespace);
         let json = Bytes::from(object.to_string());
-        self.api.create(&target, json, &WriteOptions::default()).await.map_err(|status| {
+        self.api.create(&target, json, &lenient()).await.map_err(|status| {
             let mut named = target.clone();
             let meta = &object["metadata"];
             let name = meta["name"].as_str().or(meta["generateName"].as_str());
@@ -163,7 +164,7 @@ impl Writer {
         })?;
         edit(&mut value);
         let json = Bytes::from(value.to_string());
-        let updated = self.api.update(&target, json, &WriteOptions::default()).await;
+        let updated = self.api.update(&target, json, &lenient()).await;
         updated.map_err(|status| failed("update", &target, status))
     }
 
@@ -184,7 +185,13 @@ impl Writer {
     }
 }
 
-pub fn failed(operation: &'static str, target: &Target, status: Status) -> Failure {
+/// An object that was stored by a newer server may have fields unknown to this one: that
+/// must not keep its other fields from being written.
+fn lenient() -> WriteOptions {
+    WriteOptions { field_validation: FieldValidation::Ignore, ..WriteOptions::default() }
+}
+
+fn failed(operation: &'static str, target: &Target, status: Status) -> Failure {
     let object = ObjectKey::new(&*target.namespace, &*target.name).to_string();
     let resource = target.resource.clone();
     Failure::Api { operation, resource, object, status: Box::new(status) }

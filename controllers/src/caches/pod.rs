@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
+use serde_json::Value;
 use skiff_client::cache::Entry;
 use skiff_proto::model::{Container, PodStatus, Toleration};
 use skiff_proto::{Object, OwnerReference, Timestamp};
@@ -27,7 +28,6 @@ pub struct PodView {
     pub deletion_cost: i32,
     pub ports: Vec<NamedPort>,
     pub tolerations: Vec<Toleration>,
-    pub deletion_grace_seconds: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -62,7 +62,6 @@ struct Raw {
 #[serde(rename_all = "camelCase", default)]
 struct RawMeta {
     annotations: std::collections::BTreeMap<String, String>,
-    deletion_grace_period_seconds: Option<i64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -76,8 +75,32 @@ struct RawSpec {
     tolerations: Vec<Toleration>,
 }
 
+/// Never fails: a pod left out because a field of it is strange would be taken for missing,
+/// and replaced without end.
 pub fn view(object: &Arc<Object>) -> Result<PodView, serde_json::Error> {
-    let Raw { metadata, spec, status } = object.parse()?;
+    let raw = object.parse().or_else(|error| {
+        tracing::warn!(pod = %object.key(), %error, "pod has a field that cannot be read, taking the rest");
+        readable_parts(object)
+    })?;
+    Ok(view_of(raw))
+}
+
+/// Each part that can be read; the others as if they were absent.
+fn readable_parts(object: &Object) -> Result<Raw, serde_json::Error> {
+    let mut value: Value = object.parse()?;
+    let mut part = |name: &str| value.get_mut(name).map(Value::take).unwrap_or_default();
+    let (metadata, spec, status) = (part("metadata"), part("spec"), part("status"));
+    let node_name = spec["nodeName"].as_str().unwrap_or_default().to_owned();
+    Ok(Raw {
+        metadata: serde_json::from_value(metadata).unwrap_or_default(),
+        spec: serde_json::from_value(spec)
+            .unwrap_or_else(|_| RawSpec { node_name, ..RawSpec::default() }),
+        status: serde_json::from_value(status).unwrap_or_default(),
+    })
+}
+
+fn view_of(raw: Raw) -> PodView {
+    let Raw { metadata, spec, status } = raw;
     let ready = status.conditions.iter().find(|c| c.type_ == "Ready" && c.status == "True");
     let mut ips: Vec<String> = status.pod_ips.into_iter().map(|ip| ip.ip).collect();
     if ips.is_empty() && !status.pod_ip.is_empty() {
@@ -86,7 +109,7 @@ pub fn view(object: &Arc<Object>) -> Result<PodView, serde_json::Error> {
     // Init containers that restart always are sidecars, whose ports count as well.
     let sidecars = spec.init_containers.iter().filter(|c| c.restart_policy == "Always");
     let ports = spec.containers.iter().chain(sidecars).flat_map(|c| &c.ports);
-    Ok(PodView {
+    PodView {
         node_name: spec.node_name,
         hostname: spec.hostname,
         subdomain: spec.subdomain,
@@ -109,8 +132,7 @@ pub fn view(object: &Arc<Object>) -> Result<PodView, serde_json::Error> {
             })
             .collect(),
         tolerations: spec.tolerations,
-        deletion_grace_seconds: metadata.deletion_grace_period_seconds,
-    })
+    }
 }
 
 impl Phase {
@@ -165,6 +187,17 @@ mod tests {
     use super::*;
     use crate::testing::pod;
     use serde_json::json;
+
+    #[test]
+    fn a_strange_pod_is_still_a_pod() {
+        let pod = pod(json!({
+            "metadata": {"name": "p", "namespace": "shop"},
+            "spec": {"nodeName": "n1", "tolerations": "none"},
+            "status": null
+        }));
+        assert_eq!(pod.value.node_name, "n1");
+        assert!(is_active(&pod));
+    }
 
     #[test]
     fn keeps_what_controllers_ask_for() {

@@ -1,5 +1,6 @@
 //! Carries out Deployment plans, and wakes the Deployments that a change concerns.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -67,10 +68,9 @@ impl DeploymentController {
     fn pod_changed(&self, change: &Change<'_, PodView>) {
         let ended = change.new.is_none_or(|pod| pod.value.phase.is_terminal());
         let Some(pod) = change.old.filter(|_| ended) else { return };
-        if let Some(deployment) = self.deployment_of(pod) {
-            if is_recreate(&deployment.value.spec) {
-                self.queue.add(deployment.object.key());
-            }
+        let deployment = self.deployment_of(pod);
+        if let Some(deployment) = deployment.filter(|d| is_recreate(&d.value.spec)) {
+            self.queue.add(deployment.object.key());
         }
     }
 
@@ -83,9 +83,12 @@ impl DeploymentController {
     }
 
     fn candidates(&self, deployment: &Entry<Deployment>) -> Vec<Entry<ReplicaSet>> {
-        let mut sets = self.caches.replica_sets.by(&term::owner(deployment.object.uid()));
+        // Orphans first: one that is adopted in between is then seen twice, not missed.
         let orphans = term::orphans(deployment.object.namespace());
-        sets.extend(self.caches.replica_sets.by(&orphans));
+        let mut sets = self.caches.replica_sets.by(&orphans);
+        sets.extend(self.caches.replica_sets.by(&term::owner(deployment.object.uid())));
+        let mut seen = HashSet::new();
+        sets.retain(|set| seen.insert(set.object.key()));
         sets
     }
 

@@ -289,10 +289,9 @@ impl<'a> Rollout<'a> {
         actions.extend(self.new.and_then(Set::action));
         actions.extend(self.old.into_iter().filter_map(Set::action));
         actions.extend(self.removed.into_iter().map(Action::DeleteSet));
-        if let Some(revision) = self.revision {
-            if observed.metadata.annotations.get(REVISION) != Some(&revision) {
-                actions.push(Action::SetRevision(revision));
-            }
+        let known = observed.metadata.annotations.get(REVISION);
+        if let Some(revision) = self.revision.filter(|revision| known != Some(revision)) {
+            actions.push(Action::SetRevision(revision));
         }
         if self.status != observed.status {
             actions.push(Action::UpdateStatus(self.status));

@@ -87,10 +87,9 @@ impl EndpointSliceController {
 
 /// Queues the Services that select a pod before or after its change.
 pub fn wake(caches: &Caches, change: &Change<'_, PodView>, queue: &Queue<ObjectKey>) {
-    if let (Some(old), Some(new)) = (change.old, change.new) {
-        if !members::differs(old, new) {
-            return;
-        }
+    let same = change.old.zip(change.new).is_some_and(|(old, new)| !members::differs(old, new));
+    if same {
+        return;
     }
     for service in caches.services.by(&term::namespace(&change.key.namespace)) {
         let mut versions = change.old.iter().chain(&change.new);

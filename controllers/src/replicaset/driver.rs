@@ -1,5 +1,6 @@
 //! Carries out ReplicaSet plans, and wakes the sets that a change concerns.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -111,8 +112,11 @@ impl ReplicaSetController {
     }
 
     fn candidates(&self, set: &Entry<ReplicaSet>) -> Vec<Pod> {
-        let mut pods = self.caches.pods.by(&term::owner(set.object.uid()));
-        pods.extend(self.caches.pods.by(&term::orphans(set.object.namespace())));
+        // Orphans first: one that is adopted in between is then seen twice, not missed.
+        let mut pods = self.caches.pods.by(&term::orphans(set.object.namespace()));
+        pods.extend(self.caches.pods.by(&term::owner(set.object.uid())));
+        let mut seen = HashSet::new();
+        pods.retain(|pod| seen.insert(pod.object.key()));
         pods
     }
 
