@@ -163,7 +163,8 @@ impl Worker {
         let begun = Instant::now();
         let has_hook = container.lifecycle.as_ref().is_some_and(|l| l.pre_stop.is_some());
         let mut left = grace;
-        if has_hook && !grace.is_zero() {
+        let first = self.memory().hooked.insert(id.to_owned());
+        if has_hook && first && !grace.is_zero() {
             self.pre_stop(pod, container, id, grace).await;
             left = grace.saturating_sub(begun.elapsed()).max(AFTER_HOOK);
         }

@@ -9,7 +9,7 @@
 //!          deleted ─▶ terminate ─▶ gone
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
@@ -19,9 +19,9 @@ use skiff_proto::model::Pod;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::context::{Context, find_container, network_key, pod_ref};
+use super::context::{Context, about_container, find_container, full_name, network_key, pod_ref};
 use super::execute::Trouble;
-use super::history::{Exit, History};
+use super::history::{Exit, History, latest};
 use super::plan::{self, Action};
 use crate::ports::{ContainerState, Phase, PodRef, RuntimeError, SandboxState};
 use crate::probe::prober::Prober;
@@ -79,6 +79,10 @@ pub struct Memory {
     pub network_of: Option<u32>,
     pub failed: Option<Waiting>,
     pub terminated: bool,
+    /// Ends for which a back-off was announced.
+    pub announced: BTreeMap<String, u32>,
+    /// Containers whose preStop hook has run: it runs once.
+    pub hooked: BTreeSet<String>,
     pub places: Places,
     /// Versions of what the volumes were made from.
     pub volumes_of: Option<Vec<String>>,
@@ -166,6 +170,7 @@ impl Worker {
                 _ => None,
             };
             if actions.iter().all(|action| matches!(action, Action::WaitUntil(_))) {
+                self.announce_back_off(pod, &seen, now);
                 return Ok(earliest(wait, self.soften_failures()));
             }
             self.execute_watching(pod, &seen, actions, wishes).await?;
@@ -295,6 +300,28 @@ impl Worker {
         }
         let mut memory = self.memory();
         memory.messages.retain(|id, _| seen.containers.iter().any(|c| c.id == *id));
+    }
+
+    /// One event for each end that is waited out.
+    fn announce_back_off(&self, pod: &Pod, seen: &Seen, now: SystemTime) {
+        let mut memory = self.memory();
+        for container in pod.spec.init_containers.iter().chain(&pod.spec.containers) {
+            let name = &container.name;
+            let running = latest(&seen.containers, name).is_some_and(|c| c.phase == Phase::Running);
+            let exit = plan::last_exit(&seen.containers, &memory.history, name);
+            let Some(exit) = exit.filter(|_| !running) else { continue };
+            let starts = plan::should_start(pod, plan::role(pod, name), Some(&exit));
+            let waits = plan::not_before(&seen.containers, &exit, &container.image) > now;
+            if !starts || !waits || memory.announced.get(name) == Some(&exit.attempt) {
+                continue;
+            }
+            memory.announced.insert(name.clone(), exit.attempt);
+            let text = format!(
+                "Back-off restarting failed container {name} in pod {}",
+                full_name(&self.pod_ref)
+            );
+            self.ctx.recorder.warning(&about_container(pod, container), "BackOff", text);
+        }
     }
 
     /// `ErrImagePull` becomes `ImagePullBackOff` after a moment; returns when.
