@@ -38,8 +38,8 @@ fn plain_quantity(text: &str) -> Option<&str> {
     }
     let value: u64 = digits.parse().ok()?;
     let canonical = match &text[digits.len()..] {
-        "" | "m" | "k" | "M" | "G" | "T" => value % 1000 != 0,
-        "Ki" | "Mi" | "Gi" | "Ti" => value % 1024 != 0,
+        "" | "m" | "k" | "M" | "G" | "T" => !value.is_multiple_of(1000),
+        "Ki" | "Mi" | "Gi" | "Ti" => !value.is_multiple_of(1024),
         _ => false,
     };
     canonical.then_some(text)
