@@ -349,7 +349,10 @@ fn exec_input(
 /// The envelope names what a proxy needs; the rest of the index is read from `metadata` alone.
 fn object(wire: api::Object) -> Result<Arc<Object>> {
     let broken = |error: serde_json::Error| {
-        Status::internal(format!("{} {:?} from the server is not readable: {error}", wire.kind, wire.name))
+        Status::internal(format!(
+            "{} {:?} from the server is not readable: {error}",
+            wire.kind, wire.name
+        ))
     };
     let metadata = scan::member(&wire.json, "metadata").unwrap_or(b"{}");
     let metadata: IndexMeta = serde_json::from_slice(metadata).map_err(broken)?;

@@ -192,8 +192,10 @@ impl Kubeconfig {
     /// Data wins over a file, as in kubectl.
     fn pem(&self, field: &'static str, data: &str, file: &str) -> Result<String, KubeconfigError> {
         if !data.is_empty() {
-            let bytes = STANDARD.decode(data.trim()).map_err(|source| {
-                KubeconfigError::Base64 { path: self.path.clone(), field, source }
+            let bytes = STANDARD.decode(data.trim()).map_err(|source| KubeconfigError::Base64 {
+                path: self.path.clone(),
+                field,
+                source,
             })?;
             return String::from_utf8(bytes).map_err(|_| KubeconfigError::Syntax {
                 path: self.path.clone(),

@@ -128,7 +128,9 @@ mod tests {
 
     #[test]
     fn broken_text_ends_the_walk() {
-        for json in ["", "[1]", "{", "{\"a", "{\"a\"", "{\"a\":", "{\"a\\", "{,}", "{\"a\":\"x", "7"] {
+        for json in
+            ["", "[1]", "{", "{\"a", "{\"a\"", "{\"a\":", "{\"a\\", "{,}", "{\"a\":\"x", "7"]
+        {
             assert!(members(json.as_bytes(), 0).count() <= 1, "{json}");
         }
     }

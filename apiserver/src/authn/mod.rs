@@ -59,8 +59,10 @@ mod tests {
 
     #[test]
     fn a_certificate_names_user_and_groups() {
-        let peer =
-            Peer { common_name: "system:node:n1".into(), organizations: vec!["system:nodes".into()] };
+        let peer = Peer {
+            common_name: "system:node:n1".into(),
+            organizations: vec!["system:nodes".into()],
+        };
         let user = authenticate(Some(peer)).expect("a user");
         assert_eq!(user.node(), Some("n1"));
         assert!(user.in_group(AUTHENTICATED));

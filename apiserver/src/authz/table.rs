@@ -93,7 +93,11 @@ const NODE: &[Rule] = &[
     rule("discovery.k8s.io", &["endpointslices"], READ),
     rule("storage.k8s.io", ALL, READ),
     rule("node.k8s.io", ALL, READ),
-    rule("certificates.k8s.io", &["certificatesigningrequests"], &["create", "get", "list", "watch"]),
+    rule(
+        "certificates.k8s.io",
+        &["certificatesigningrequests"],
+        &["create", "get", "list", "watch"],
+    ),
     rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
     rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
 ];
@@ -124,9 +128,7 @@ impl Authorizer for Table {
 /// What a node may do to its own objects only: its Node and its heartbeat.
 fn node_allows(node: &str, attributes: &Attributes<'_>) -> bool {
     let Attributes { verb, resource, subresource, namespace, name } = *attributes;
-    let is = |wanted: &Resource| {
-        resource.group == wanted.group && resource.plural == wanted.plural
-    };
+    let is = |wanted: &Resource| resource.group == wanted.group && resource.plural == wanted.plural;
     if is(&known::NODES) {
         return name == node && CHANGE.contains(&verb) && matches!(subresource, "" | "status");
     }
@@ -160,7 +162,14 @@ mod tests {
 
     use super::*;
 
-    fn allows(user: &User, verb: &str, resource: &Resource, sub: &str, ns: &str, name: &str) -> bool {
+    fn allows(
+        user: &User,
+        verb: &str,
+        resource: &Resource,
+        sub: &str,
+        ns: &str,
+        name: &str,
+    ) -> bool {
         let attributes = Attributes { verb, resource, subresource: sub, namespace: ns, name };
         Table.allows(user, &attributes)
     }

@@ -36,7 +36,8 @@ impl Filter {
     ) -> Result<Self, Status> {
         let mut compiled = Vec::with_capacity(fields.terms.len());
         for term in &fields.terms {
-            let place = place(kind, &term.path).ok_or_else(|| unknown(kind, labels, fields, term))?;
+            let place =
+                place(kind, &term.path).ok_or_else(|| unknown(kind, labels, fields, term))?;
             compiled.push((place, term.clone()));
         }
         let name = compiled.iter().find(|(place, term)| *place == Place::Name && !term.negated);

@@ -260,8 +260,7 @@ impl State {
                 // Upstream counts what remains only where no selector hides some of it.
                 let remaining = range.by_ref().count();
                 page.more_after = (remaining > 0).then(|| path.clone());
-                page.remaining =
-                    (remaining > 0 && filter.is_plain()).then_some(remaining as i64);
+                page.remaining = (remaining > 0 && filter.is_plain()).then_some(remaining as i64);
                 break;
             }
         }

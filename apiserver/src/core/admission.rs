@@ -8,10 +8,10 @@ use skiff_proto::resource::{NAMESPACES, PODS, SERVICE_ACCOUNTS};
 use skiff_proto::status::{Cause, Details};
 use skiff_proto::{Status, resource};
 
-use super::stored::{Place, namespace_guard};
 use super::Core;
+use super::stored::{Place, namespace_guard};
 use crate::cache::Entry;
-use crate::registry::Kind;
+use crate::registry::{Kind, admission};
 use crate::storage::Guard;
 
 impl Core {
@@ -41,18 +41,17 @@ impl Core {
         object: &mut Value,
     ) -> Result<(), Status> {
         if kind.resource == PODS {
+            admission::admit_pod(object)?;
             self.admit_service_account(object).await?;
         }
         Ok(())
     }
 
-    /// A pod runs as a service account that exists; `default` unless it says another.
-    async fn admit_service_account(&self, pod: &mut Value) -> Result<(), Status> {
+    /// A pod runs as a service account that exists.
+    async fn admit_service_account(&self, pod: &Value) -> Result<(), Status> {
         let namespace = super::meta::text(pod, "namespace").to_owned();
-        let spec = &mut pod["spec"];
-        let account = spec.get("serviceAccountName").and_then(Value::as_str).unwrap_or("");
-        let account = if account.is_empty() { "default" } else { account }.to_owned();
-        spec["serviceAccountName"] = account.as_str().into();
+        let account = pod.pointer("/spec/serviceAccountName").and_then(Value::as_str);
+        let account = account.unwrap_or("default").to_owned();
         if self.lookup(&SERVICE_ACCOUNTS, &namespace, &account).await?.is_none() {
             let name = super::meta::text(pod, "name");
             let why = format!(

@@ -21,7 +21,8 @@ const SERVICE_PORT: u16 = 443;
 pub async fn run(core: &Arc<Core>) -> Result<(), Status> {
     let api = core.as_user(User::server());
     for name in DEFAULT_NAMESPACES {
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         ensure(&*api, &NAMESPACES, "", namespace).await?;
     }
     if let Some((address, port)) = core.config().advertise {

@@ -81,7 +81,9 @@ impl Config {
 
 /// The network's first address and its prefix length.
 pub fn parse_cidr(text: &str) -> Result<(Ipv4Addr, u8), String> {
-    let fault = || format!("service CIDR {text:?} is no IPv4 network between /8 and /28, such as 10.43.0.0/16");
+    let fault = || {
+        format!("service CIDR {text:?} is no IPv4 network between /8 and /28, such as 10.43.0.0/16")
+    };
     let (address, length) = text.split_once('/').ok_or_else(fault)?;
     let address: Ipv4Addr = address.parse().map_err(|_| fault())?;
     let length: u8 = length.parse().map_err(|_| fault())?;

@@ -131,3 +131,114 @@ fn set_finalizers(object: &mut Value, propagation: Propagation) {
         meta::set(object, "finalizers", after);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use skiff_proto::resource::{CONFIG_MAPS, PODS};
+
+    use super::*;
+    use crate::registry;
+
+    fn kind(resource: &skiff_proto::Resource) -> &'static Kind {
+        registry::find(&resource.group, &resource.version, &resource.plural).expect("served")
+    }
+
+    fn noon() -> SystemTime {
+        Timestamp::parse("2024-05-01T12:00:00Z").expect("a time").system_time()
+    }
+
+    fn pod(metadata: Value) -> Value {
+        json!({"metadata": metadata, "spec": {"nodeName": "n1", "terminationGracePeriodSeconds": 30},
+               "status": {"phase": "Running"}})
+    }
+
+    fn metadata(plan: Plan) -> Value {
+        match plan {
+            Plan::Mark(mut value) => value["metadata"].take(),
+            other => panic!("not marked: {other:?}"),
+        }
+    }
+
+    fn grace(seconds: i64) -> DeleteOptions {
+        DeleteOptions { grace_period_seconds: Some(seconds), ..DeleteOptions::default() }
+    }
+
+    #[test]
+    fn a_running_pod_gets_its_grace_period() {
+        let options = DeleteOptions::default();
+        let marked =
+            plan(kind(&PODS), &pod(json!({"name": "web", "generation": 1})), &options, noon());
+        assert_eq!(
+            metadata(marked),
+            json!({"name": "web", "generation": 2,
+            "deletionGracePeriodSeconds": 30, "deletionTimestamp": "2024-05-01T12:00:30Z"})
+        );
+    }
+
+    #[test]
+    fn grace_zero_removes_at_once() {
+        assert_eq!(
+            plan(kind(&PODS), &pod(json!({"name": "web"})), &grace(0), noon()),
+            Plan::Remove
+        );
+    }
+
+    #[test]
+    fn a_pod_without_a_node_goes_at_once() {
+        let pod = json!({"metadata": {"name": "web"}, "spec": {"terminationGracePeriodSeconds": 30},
+                         "status": {"phase": "Pending"}});
+        assert_eq!(plan(kind(&PODS), &pod, &DeleteOptions::default(), noon()), Plan::Remove);
+    }
+
+    #[test]
+    fn a_second_request_only_shortens() {
+        let marked = pod(json!({"name": "web", "deletionGracePeriodSeconds": 30,
+                                "deletionTimestamp": "2024-05-01T12:00:20Z"}));
+        let again = |options| plan(kind(&PODS), &marked, &options, noon());
+        assert_eq!(again(DeleteOptions::default()), Plan::Keep);
+        assert_eq!(again(grace(60)), Plan::Keep);
+        assert_eq!(metadata(again(grace(20)))["deletionTimestamp"], "2024-05-01T12:00:10Z");
+        // What would lie in the past is now.
+        assert_eq!(metadata(again(grace(5)))["deletionTimestamp"], "2024-05-01T12:00:00Z");
+    }
+
+    #[test]
+    fn finalizers_hold_it_back() {
+        let held = json!({"metadata": {"name": "c", "finalizers": ["a.example/x"]}});
+        let marked = plan(kind(&CONFIG_MAPS), &held, &DeleteOptions::default(), noon());
+        assert_eq!(
+            metadata(marked),
+            json!({"name": "c", "finalizers": ["a.example/x"],
+            "deletionGracePeriodSeconds": 0, "deletionTimestamp": "2024-05-01T12:00:00Z"})
+        );
+    }
+
+    #[test]
+    fn propagation_becomes_a_finalizer() {
+        let plain = json!({"metadata": {"name": "c"}});
+        let with = |propagation| {
+            let options = DeleteOptions { propagation, ..DeleteOptions::default() };
+            plan(kind(&CONFIG_MAPS), &plain, &options, noon())
+        };
+        assert_eq!(with(Propagation::Background), Plan::Remove);
+        assert_eq!(
+            metadata(with(Propagation::Foreground))["finalizers"],
+            json!(["foregroundDeletion"])
+        );
+        assert_eq!(metadata(with(Propagation::Orphan))["finalizers"], json!(["orphan"]));
+    }
+
+    #[test]
+    fn a_namespace_becomes_terminating() {
+        let namespace = json!({"metadata": {"name": "x"}, "spec": {"finalizers": ["kubernetes"]},
+                               "status": {"phase": "Active"}});
+        let Plan::Mark(marked) =
+            plan(kind(&NAMESPACES), &namespace, &DeleteOptions::default(), noon())
+        else {
+            panic!("must wait for its finalizers");
+        };
+        assert_eq!(marked["status"]["phase"], "Terminating");
+        assert_eq!(plan(kind(&NAMESPACES), &marked, &DeleteOptions::default(), noon()), Plan::Keep);
+    }
+}

@@ -152,9 +152,8 @@ impl Core {
                 page.entries.push(entry);
                 if page.entries.len() == limit {
                     let left = answer.count - n as i64 - 1;
-                    page.more_after = key::split(&kv.key)
-                        .filter(|_| left > 0)
-                        .map(|(_, path)| path.into());
+                    page.more_after =
+                        key::split(&kv.key).filter(|_| left > 0).map(|(_, path)| path.into());
                     page.remaining = (left > 0 && filter.is_plain()).then_some(left);
                     return Ok(page);
                 }

@@ -70,7 +70,9 @@ pub fn generate_name(base: &str) -> String {
     let cut = base.char_indices().nth(keep).map_or(base.len(), |(at, _)| at);
     let mut name = base[..cut].to_owned();
     let mut random = rand::rng();
-    name.extend((0..RANDOM_CHARS).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])));
+    name.extend(
+        (0..RANDOM_CHARS).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])),
+    );
     name
 }
 

@@ -120,7 +120,9 @@ impl Core {
         input: ExecInputStream,
     ) -> Result<ExecOutputStream, Status> {
         if options.command.is_empty() {
-            return Err(Status::bad_request("you must specify at least one command for the container"));
+            return Err(Status::bad_request(
+                "you must specify at least one command for the container",
+            ));
         }
         let found = self.container(namespace, name, &options.container).await?;
         if found.pod.spec.node_name.is_empty() {
@@ -174,8 +176,11 @@ impl Core {
         let entry = self.lookup(&NODES, "", name).await?;
         let entry = entry.ok_or_else(|| Status::not_found(&NODES, name))?;
         let node: Node = entry.object.parse().map_err(Status::internal)?;
-        let address = node_address(&node)
-            .ok_or_else(|| Status::internal(format!("no preferred addresses found for node {name:?}; known addresses: []")))?;
+        let address = node_address(&node).ok_or_else(|| {
+            Status::internal(format!(
+                "no preferred addresses found for node {name:?}; known addresses: []"
+            ))
+        })?;
         self.nodes.connect(&address)
     }
 }
@@ -191,10 +196,9 @@ fn exec_input(
         wrap(match input {
             ExecInput::Stdin(bytes) => Input::Stdin(bytes),
             ExecInput::CloseStdin => Input::CloseStdin(true),
-            ExecInput::Resize { width, height } => Input::Resize(api::TerminalSize {
-                width: width.into(),
-                height: height.into(),
-            }),
+            ExecInput::Resize { width, height } => {
+                Input::Resize(api::TerminalSize { width: width.into(), height: height.into() })
+            }
         })
     }))
 }

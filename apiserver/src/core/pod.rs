@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use skiff_client::{DeleteOptions, Deleted, Propagation, WriteOptions};
 use skiff_proto::{Object, Status, Timestamp};
 
+use super::Core;
 use super::service::Claims;
 use super::stored::{Next, Place};
-use super::update::wrong_uid;
-use super::{Core, meta};
+use crate::registry::binding::Binding;
 
 impl Core {
     /// `pods/NAME/binding`: the scheduler's decision. Answers with the pod.
@@ -20,14 +20,10 @@ impl Core {
         json: &[u8],
         options: &WriteOptions,
     ) -> Result<Arc<Object>, Status> {
-        let body = decode(json)?;
+        let binding = Binding::decode(json, options.field_validation)?;
         let changed = self.change(place, options.dry_run, |seen| {
-            let uid = meta::text(&body, "uid");
-            if !uid.is_empty() && uid != seen.entry.object.uid() {
-                return Err(wrong_uid(place.kind, place.name, uid, seen.entry.object.uid()));
-            }
             let mut pod = seen.value.clone();
-            assign_node(place, &mut pod, &body)?;
+            binding.apply(&mut pod, Timestamp::seconds(SystemTime::now()))?;
             Ok(Next::Put(pod, Claims::default()))
         });
         Ok(changed.await?.object)
@@ -57,63 +53,10 @@ impl Core {
     }
 }
 
-/// Puts the pod on the binding's node, unless it has one or must not have one yet.
-fn assign_node(place: Place<'_>, pod: &mut Value, binding: &Value) -> Result<(), Status> {
-    let target = binding.get("target").unwrap_or(&Value::Null);
-    let kind = target.get("kind").and_then(Value::as_str).unwrap_or("");
-    let node = target.get("name").and_then(Value::as_str).unwrap_or("");
-    if node.is_empty() || !matches!(kind, "" | "Node") {
-        return Err(place.kind.invalid(place.name, &[crate::registry::FieldError {
-            field: "target.name".into(),
-            reason: "FieldValueRequired",
-            message: "Required value".into(),
-        }]));
-    }
-    let conflict = |why: &str| {
-        let message =
-            format!("Operation cannot be fulfilled on pods/binding {:?}: {why}", place.name);
-        Status { message, ..Status::conflict(&place.kind.resource, place.name, why) }
-    };
-    let name = place.name;
-    if meta::has(pod, "deletionTimestamp") {
-        return Err(conflict(&format!("pod {name} is being deleted, cannot be assigned to a host")));
-    }
-    let bound = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or("");
-    if !bound.is_empty() {
-        return Err(conflict(&format!("pod {name} is already assigned to node {bound:?}")));
-    }
-    let gates = pod.pointer("/spec/schedulingGates").and_then(Value::as_array);
-    if gates.is_some_and(|gates| !gates.is_empty()) {
-        return Err(conflict(&format!("pod {name} has non-empty .spec.schedulingGates")));
-    }
-    pod["spec"]["nodeName"] = node.into();
-    if let Some(annotations) = meta::of(binding).and_then(|m| m.get("annotations")).and_then(Value::as_object) {
-        let metadata = meta::of_mut(pod);
-        let own = metadata.entry("annotations").or_insert_with(|| json!({}));
-        for (key, value) in annotations {
-            own[key] = value.clone();
-        }
-    }
-    let now = Timestamp::seconds(SystemTime::now()).to_string();
-    let scheduled =
-        json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
-    if !pod.get("status").is_some_and(Value::is_object) {
-        pod["status"] = json!({});
-    }
-    let conditions = &mut pod["status"]["conditions"];
-    if !conditions.is_array() {
-        *conditions = json!([]);
-    }
-    if let Some(conditions) = conditions.as_array_mut() {
-        conditions.retain(|c| c.get("type") != Some(&json!("PodScheduled")));
-        conditions.push(scheduled);
-    }
-    Ok(())
-}
-
 fn decode(json: &[u8]) -> Result<Value, Status> {
-    let body: Value = serde_json::from_slice(json)
-        .map_err(|error| Status::bad_request(format!("error decoding the request body: {error}")))?;
+    let body: Value = serde_json::from_slice(json).map_err(|error| {
+        Status::bad_request(format!("error decoding the request body: {error}"))
+    })?;
     if body.is_object() {
         Ok(body)
     } else {

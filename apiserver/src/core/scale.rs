@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 use skiff_client::{Patch, WriteOptions};
-use skiff_proto::{LabelSelector, Object, Status};
+use skiff_proto::{Object, Status};
 
 use super::patch::Parsed;
-use super::stored::{Next, Place, Seen};
-use super::update::settle;
 use super::service::Claims;
+use super::stored::{Next, Place, Seen};
+use super::update::{log_warnings, settle};
 use super::{Core, meta};
+use crate::registry::scale;
 
 impl Core {
     pub(super) async fn get_scale(&self, place: Place<'_>) -> Result<Arc<Object>, Status> {
@@ -24,10 +25,9 @@ impl Core {
         json: &[u8],
         options: &WriteOptions,
     ) -> Result<Arc<Object>, Status> {
-        let scale: Value = serde_json::from_slice(json)
-            .map_err(|e| Status::bad_request(format!("error decoding the Scale: {e}")))?;
-        let changed =
-            self.change(place, options.dry_run, |seen| set_replicas(place, seen, &scale));
+        let (scale, warnings) = scale::decode(json, options.field_validation)?;
+        log_warnings(place.kind, &warnings);
+        let changed = self.change(place, options.dry_run, |seen| set_replicas(place, seen, &scale));
         scale_object(&changed.await?.object)
     }
 
@@ -37,15 +37,16 @@ impl Core {
         patch: &Patch,
         options: &WriteOptions,
     ) -> Result<Arc<Object>, Status> {
-        // A Scale has no lists to merge: a strategic patch means what a merge patch means.
-        let patch = match patch {
-            Patch::Strategic(json) => Patch::Merge(json.clone()),
-            other => other.clone(),
-        };
-        let patch = Parsed::new(&patch)?;
+        let patch = Parsed::new(patch)?;
         let changed = self.change(place, options.dry_run, |seen| {
-            let mut scale = scale_value(&seen.value, seen.entry.object.resource_version());
-            patch.apply(place.kind, &mut scale)?;
+            let mut scale = scale::of(&seen.value);
+            meta::set(&mut scale, "resourceVersion", seen.entry.object.resource_version());
+            match &patch {
+                Parsed::Strategic(patch) => scale::strategic_merge(&mut scale, patch)?,
+                other => other.apply(place.kind, &mut scale)?,
+            }
+            let json = serde_json::to_vec(&scale).map_err(Status::internal)?;
+            let (scale, _) = scale::decode(&json, options.field_validation)?;
             set_replicas(place, seen, &scale)
         });
         scale_object(&changed.await?.object)
@@ -57,9 +58,8 @@ fn set_replicas(place: Place<'_>, seen: &Seen, scale: &Value) -> Result<Next, St
     if !version.is_empty() && version != seen.entry.object.resource_version() {
         return Err(Status::modified(&place.kind.resource, place.name));
     }
-    let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
     let mut new = seen.value.clone();
-    new["spec"]["replicas"] = replicas.into();
+    scale::apply(&mut new, scale)?;
     let errors = place.kind.strategy.validate_update(&new, &seen.value);
     if !errors.is_empty() {
         return Err(place.kind.invalid(place.name, &errors));
@@ -73,29 +73,7 @@ fn set_replicas(place: Place<'_>, seen: &Seen, scale: &Value) -> Result<Next, St
 
 fn scale_object(object: &Object) -> Result<Arc<Object>, Status> {
     let value: Value = object.parse().map_err(Status::internal)?;
-    let scale = scale_value(&value, object.resource_version());
-    let json = Bytes::from(serde_json::to_vec(&scale).map_err(Status::internal)?);
+    let json = serde_json::to_vec(&scale::of(&value)).map_err(Status::internal)?;
+    let json = Bytes::from(json);
     Object::from_json(json).map(Arc::new).map_err(Status::internal)
-}
-
-/// `autoscaling/v1`, as upstream shows a workload's scale.
-fn scale_value(object: &Value, resource_version: &str) -> Value {
-    let mut metadata = json!({"resourceVersion": resource_version});
-    for key in ["name", "namespace", "uid", "creationTimestamp"] {
-        metadata[key] = meta::text(object, key).into();
-    }
-    let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
-    let mut scale = json!({
-        "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata,
-        "spec": {"replicas": number("/spec/replicas")},
-        "status": {"replicas": number("/status/replicas")},
-    });
-    let selector = object.pointer("/spec/selector").cloned().unwrap_or_default();
-    if let Ok(selector) = serde_json::from_value::<LabelSelector>(selector)
-        && let Ok(selector) = selector.compile()
-        && !selector.is_empty()
-    {
-        scale["status"]["selector"] = selector.to_string().into();
-    }
-    scale
 }

@@ -172,7 +172,8 @@ impl Addresses {
                 }
                 continue;
             }
-            let same = |p: &(String, i64, i64)| p.0 == protocol(port) && p.1 == number(port, "port");
+            let same =
+                |p: &(String, i64, i64)| p.0 == protocol(port) && p.1 == number(port, "port");
             if number(port, "nodePort") == 0
                 && let Some((.., node_port)) = before.iter().find(|p| same(p))
             {
@@ -237,9 +238,7 @@ impl Addresses {
 
     fn contains(&self, ip: &str) -> bool {
         let ip: Option<Ipv4Addr> = ip.parse().ok();
-        ip.is_some_and(|ip| {
-            (1..=self.size).contains(&u32::from(ip).wrapping_sub(self.base))
-        })
+        ip.is_some_and(|ip| (1..=self.size).contains(&u32::from(ip).wrapping_sub(self.base)))
     }
 
     fn outside(&self, ip: &str) -> String {
@@ -253,7 +252,9 @@ impl Addresses {
         FieldError {
             field: "spec.clusterIPs".into(),
             reason: "FieldValueInvalid",
-            message: format!("Invalid value: []string{{{ip:?}}}: failed to allocate IP {ip}: {why}"),
+            message: format!(
+                "Invalid value: []string{{{ip:?}}}: failed to allocate IP {ip}: {why}"
+            ),
         }
     }
 }
@@ -285,12 +286,7 @@ impl Claims {
     }
 
     /// The write did not happen: `Invalid` if that is because somebody has what the user asked for.
-    pub fn lost(
-        &self,
-        kind: &Kind,
-        name: &str,
-        found: &[Option<KeyValue>],
-    ) -> Result<(), Status> {
+    pub fn lost(&self, kind: &Kind, name: &str, found: &[Option<KeyValue>]) -> Result<(), Status> {
         let errors: Vec<FieldError> = self
             .taken
             .iter()
@@ -327,7 +323,8 @@ pub fn is_service(kind: &Kind) -> bool {
 fn held(service: &Value) -> Vec<Bytes> {
     let ip = cluster_ip(service);
     let ip = (!ip.is_empty() && ip != "None").then(|| key::claim(IPS, ip));
-    let ports = node_ports(service).into_iter().map(|(.., port)| key::claim(PORTS, &port.to_string()));
+    let ports =
+        node_ports(service).into_iter().map(|(.., port)| key::claim(PORTS, &port.to_string()));
     let mut keys: Vec<Bytes> = ip.into_iter().chain(ports).collect();
     keys.sort();
     keys.dedup();
@@ -391,11 +388,14 @@ mod tests {
         let claims = addresses().assign(&mut service, None, &Taken::new()).expect("assigns");
         let free = number(&service["spec"]["ports"][2], "nodePort");
         assert!((30000..=32767).contains(&free));
-        assert_eq!(keys(&claims), [
-            "/registry/ranges/serviceips/10.43.0.10".to_owned(),
-            "/registry/ranges/servicenodeports/30053".to_owned(),
-            format!("/registry/ranges/servicenodeports/{free}"),
-        ]);
+        assert_eq!(
+            keys(&claims),
+            [
+                "/registry/ranges/serviceips/10.43.0.10".to_owned(),
+                "/registry/ranges/servicenodeports/30053".to_owned(),
+                format!("/registry/ranges/servicenodeports/{free}"),
+            ]
+        );
         assert_eq!(service["spec"]["clusterIPs"], json!(["10.43.0.10"]));
         assert_eq!(service["spec"]["ipFamilies"], json!(["IPv4"]));
     }

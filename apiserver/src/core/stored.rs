@@ -95,7 +95,9 @@ impl Core {
                 }
             }
             let (next, claims) = match planned? {
-                Next::Keep => return Ok(Changed { object: seen.entry.object.clone(), gone: false }),
+                Next::Keep => {
+                    return Ok(Changed { object: seen.entry.object.clone(), gone: false });
+                }
                 Next::Put(value, claims) => (Some(value), claims),
                 Next::Remove => (None, service::Claims::release(place.kind, &seen.value)),
             };

@@ -76,8 +76,10 @@ impl Core {
             }
             Face::Finalize => {
                 let mut kept = old.clone();
-                kept["spec"]["finalizers"] =
-                    new.pointer("/spec/finalizers").cloned().unwrap_or_else(|| Value::Array(vec![]));
+                kept["spec"]["finalizers"] = new
+                    .pointer("/spec/finalizers")
+                    .cloned()
+                    .unwrap_or_else(|| Value::Array(vec![]));
                 new = kept;
                 Vec::new()
             }
@@ -137,9 +139,8 @@ fn check_identity(place: Place<'_>, new: &mut Value, seen: &Seen) -> Result<(), 
 
 /// Upstream's words for a uid that is another object's.
 pub fn wrong_uid(kind: &Kind, name: &str, wanted: &str, found: &str) -> Status {
-    let why = format!(
-        "Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
-    );
+    let why =
+        format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}");
     Status::conflict(&kind.resource, name, &why)
 }
 

@@ -58,7 +58,8 @@ mod tests {
     use super::*;
 
     fn list(count: usize, bytes: usize) -> List {
-        let object = Arc::new(Object { json: Bytes::from(vec![b' '; bytes]), index: Default::default() });
+        let object =
+            Arc::new(Object { json: Bytes::from(vec![b' '; bytes]), index: Default::default() });
         List {
             items: vec![object; count],
             resource_version: "7".into(),

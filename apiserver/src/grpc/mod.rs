@@ -11,10 +11,10 @@ use futures_util::{Stream, StreamExt};
 use skiff_client::{
     Api, Deleted, ExecInput, ExecOptions, ExecOutput, ListOptions, WatchOptions, WriteOptions,
 };
+use skiff_proto::Status;
 use skiff_proto::grpc::api;
 use skiff_proto::grpc::api::api_server::{Api as Service, ApiServer};
 use skiff_proto::resource::PODS;
-use skiff_proto::Status;
 use tonic::service::Routes;
 use tonic::{Request, Response, Streaming};
 
@@ -212,7 +212,9 @@ impl Service for Face {
         let mut input = request.into_inner();
         let first = input.message().await?.and_then(|message| message.input);
         let Some(api::exec_input::Input::Start(start)) = first else {
-            return Err(wire(Status::bad_request("the first message of an exec must be its start")));
+            return Err(wire(Status::bad_request(
+                "the first message of an exec must be its start",
+            )));
         };
         let target = skiff_client::Target::one(&PODS, &start.namespace, &start.pod);
         let options = ExecOptions {

@@ -1,7 +1,7 @@
 //! What a failure of the store means to a client of the API.
 
-use skiff_proto::status::reason;
 use skiff_proto::Status;
+use skiff_proto::status::reason;
 use skiff_store::kv::KvError;
 
 /// The Status for a failed call to the store. Compaction is handled where it can happen,
@@ -12,9 +12,10 @@ pub fn status(error: KvError) -> Status {
             Status::expired(format!("too old resource version: {requested} ({compacted})"))
         }
         KvError::FutureRevision { requested, current } => too_large(requested, current),
-        KvError::TooLarge { .. } => {
-            Status::new(("RequestEntityTooLarge", 413), format!("Request entity too large: {error}"))
-        }
+        KvError::TooLarge { .. } => Status::new(
+            ("RequestEntityTooLarge", 413),
+            format!("Request entity too large: {error}"),
+        ),
         // 507 as WebDAV has it: nothing was written, and trying again helps once space is back.
         KvError::NoSpace { .. } => Status::new(("InsufficientStorage", 507), error.to_string()),
         KvError::NoLeader | KvError::Stopped => Status::unavailable(error.to_string()),

@@ -72,8 +72,14 @@ mod tests {
             r#"{"kind":"Pod","metadata":{"name":"a","uid":"u"},"spec":{}}"#,
             r#"{"kind":"Pod","metadata":{"name":"a","resourceVersion":"4711","uid":"u"},"spec":{}}"#,
         );
-        check(r#"{"metadata":{"name":"a"}}"#, r#"{"metadata":{"name":"a","resourceVersion":"4711"}}"#);
-        check(r#"{"metadata":{"uid":"u"}}"#, r#"{"metadata":{"resourceVersion":"4711","uid":"u"}}"#);
+        check(
+            r#"{"metadata":{"name":"a"}}"#,
+            r#"{"metadata":{"name":"a","resourceVersion":"4711"}}"#,
+        );
+        check(
+            r#"{"metadata":{"uid":"u"}}"#,
+            r#"{"metadata":{"resourceVersion":"4711","uid":"u"}}"#,
+        );
         check(r#"{"metadata":{}}"#, r#"{"metadata":{"resourceVersion":"4711"}}"#);
     }
 
@@ -83,7 +89,10 @@ mod tests {
             r#"{"metadata":{"name":"a","resourceVersion":"1","uid":"u"}}"#,
             r#"{"metadata":{"name":"a","resourceVersion":"4711","uid":"u"}}"#,
         );
-        check(r#"{"metadata":{"resourceVersion":"1"}}"#, r#"{"metadata":{"resourceVersion":"4711"}}"#);
+        check(
+            r#"{"metadata":{"resourceVersion":"1"}}"#,
+            r#"{"metadata":{"resourceVersion":"4711"}}"#,
+        );
     }
 
     #[test]
