@@ -1,6 +1,6 @@
 //! The objects, their history, and what writes mean.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -19,6 +19,8 @@ pub struct State {
     /// Every change: its resource's plural and the event.
     pub history: Vec<(String, WatchEvent)>,
     created: HashMap<String, usize>,
+    /// Namespaces that were there once: nothing can be made in them any more.
+    gone: HashSet<String>,
 }
 
 fn key(target: &Target) -> Key {
@@ -82,6 +84,9 @@ impl State {
 
     fn remove(&mut self, key: &Key) -> Arc<Object> {
         let mut value = self.objects.remove(key).expect("seen before");
+        if key.0 == "namespaces" {
+            self.gone.insert(key.2.clone());
+        }
         self.version += 1;
         value["metadata"]["resourceVersion"] = self.version.to_string().into();
         let gone = object(&value);
@@ -91,14 +96,16 @@ impl State {
 
     pub fn create(&mut self, target: &Target, mut value: Value) -> Result<Arc<Object>> {
         let namespace = ("namespaces".to_owned(), String::new(), target.namespace.clone());
-        if let Some(namespace) = self.objects.get(&namespace) {
-            if !namespace["metadata"]["deletionTimestamp"].is_null() {
-                let why = format!(
-                    "unable to create new content in namespace {} because it is being terminated",
-                    target.namespace
-                );
-                return Err(Status::forbidden(&target.resource, "", &why));
-            }
+        if self.gone.contains(&target.namespace) {
+            return Err(Status::not_found(&resource::NAMESPACES, &target.namespace));
+        }
+        let going = |namespace: &Value| !namespace["metadata"]["deletionTimestamp"].is_null();
+        if self.objects.get(&namespace).is_some_and(going) {
+            let why = format!(
+                "unable to create new content in namespace {} because it is being terminated",
+                target.namespace
+            );
+            return Err(Status::forbidden(&target.resource, "", &why));
         }
         self.version += 1;
         let meta = &mut value["metadata"];
