@@ -2,7 +2,7 @@
 //! step's actions, the pods there are at most, and the pods that serve at least.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use skiff_client::cache::Entry;
@@ -344,10 +344,7 @@ fn a_paused_deployment_scales_but_does_not_roll() {
     world.edit(|spec| spec["paused"] = true.into());
     world.set_image("v2");
     assert_eq!(world.step(), Vec::<String>::new());
-    assert_eq!(
-        world.condition("Progressing").reason,
-        "NewReplicaSetAvailable".replace("NewReplicaSetAvailable", "DeploymentPaused")
-    );
+    assert_eq!(world.condition("Progressing").reason, "DeploymentPaused");
     world.edit(|spec| spec["replicas"] = 5.into());
     assert_eq!(world.step(), ["v1 3 -> 5"]);
     world.settle();
@@ -411,5 +408,4 @@ fn a_set_that_cannot_make_pods_shows_in_the_deployment() {
     world.step();
     let failure = world.condition("ReplicaFailure");
     assert_eq!((&*failure.reason, &*failure.message), ("FailedCreate", "quota"));
-    assert_eq!(world.now() - Duration::ZERO, world.now());
 }
