@@ -231,11 +231,41 @@ impl Drop for Cleaner {
 /// containerd first, or it would report and restart; then shims and what runs in our cgroups.
 fn end_processes(dir: &Path, name: &str) {
     let own = i32::try_from(std::process::id()).unwrap_or(0);
-    processes_of(dir).iter().map(|(pid, _)| *pid).filter(|pid| *pid != own).for_each(end);
+    let ours: Vec<i32> =
+        processes_of(dir).iter().map(|(pid, _)| *pid).filter(|pid| *pid != own).collect();
+    // A killed shim does not take its socket away.
+    let sockets: Vec<String> = ours.iter().flat_map(|pid| shim_sockets(*pid)).collect();
+    ours.into_iter().for_each(end);
     for dir in cgroup_dirs(name) {
         let pids = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
         pids.lines().filter_map(|pid| pid.parse().ok()).for_each(end);
     }
+    for socket in sockets {
+        let _ = std::fs::remove_file(socket);
+    }
+}
+
+/// Where a shim listens: in a folder that all containerds of a machine share.
+fn shim_sockets(pid: i32) -> Vec<String> {
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let links = descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    let inodes: Vec<String> = links
+        .filter_map(|link| {
+            let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+            Some(inode.to_owned())
+        })
+        .collect();
+    let table = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let listed = table.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace().skip(6);
+        Some((fields.next()?, fields.next()?))
+    });
+    listed
+        .filter(|(inode, path)| {
+            path.starts_with("/run/containerd/s/") && inodes.iter().any(|one| one == inode)
+        })
+        .map(|(_, path)| path.to_owned())
+        .collect()
 }
 
 fn unmount_all(dir: &Path) {
