@@ -269,7 +269,7 @@ fn fill_engine(
         let _ = mvcc.load_lease(*id, *ttl_seconds);
     }
     let mut batch = WriteBatch::default();
-    while let Some((rev, record)) = reader.next()? {
+    while let Some((rev, record)) = reader.next_record()? {
         mvcc.load_record(rev, &record);
         batch.puts.push((rev, record));
         if batch.puts.len() >= PORTION {

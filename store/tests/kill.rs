@@ -59,9 +59,7 @@ fn child() {
                 })
             })
             .collect();
-        for task in tasks {
-            task.await.unwrap();
-        }
+        futures_util::future::join_all(tasks).await;
     });
 }
 

@@ -53,7 +53,7 @@ impl SnapshotFile {
     /// Reads it all; only the header is returned.
     pub fn verify(&self) -> Result<Header, SnapshotError> {
         let mut reader = self.read()?;
-        while reader.next()?.is_some() {}
+        while reader.next_record()?.is_some() {}
         Ok(reader.header)
     }
 }

@@ -119,7 +119,7 @@ impl<W: Write> SnapshotWriter<W> {
     }
 }
 
-/// Reads record by record. Only when [`SnapshotReader::next`] has returned `None` is it
+/// Reads record by record. Only when [`SnapshotReader::next_record`] has returned `None` is it
 /// certain that everything before was as it was written.
 pub struct SnapshotReader<R> {
     input: R,
@@ -141,7 +141,7 @@ impl<R: Read> SnapshotReader<R> {
         Ok(Self { input, hash, records: 0, header })
     }
 
-    pub fn next(&mut self) -> Result<Option<(Rev, Record)>, SnapshotError> {
+    pub fn next_record(&mut self) -> Result<Option<(Rev, Record)>, SnapshotError> {
         let Some(mut item) = read_item(&mut self.input, &mut self.hash)? else {
             self.check_end()?;
             return Ok(None);
@@ -216,7 +216,7 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<Vec<Rev>, SnapshotError> {
         let mut reader = SnapshotReader::start(bytes)?;
         let mut revs = Vec::new();
-        while let Some((rev, _)) = reader.next()? {
+        while let Some((rev, _)) = reader.next_record()? {
             revs.push(rev);
         }
         Ok(revs)

@@ -11,6 +11,10 @@ use crate::mvcc::lease::MAX_TTL_SECONDS;
 use crate::mvcc::{ReadFault, fetch_checked};
 
 impl Store {
+    pub(super) fn check_open(&self) -> Result<(), KvError> {
+        self.proposer().map(|_| ())
+    }
+
     fn proposer(&self) -> Result<Proposer, KvError> {
         let proposer = self.proposer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         proposer.clone().ok_or(KvError::Stopped)
@@ -60,7 +64,7 @@ fn unexpected<T>(outcome: Outcome) -> Result<T, KvError> {
 impl Kv for Store {
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, KvError> {
         request.range.check()?;
-        self.proposer()?;
+        self.check_open()?;
         if !request.serializable {
             self.inner.linearize().await?;
         }
@@ -70,7 +74,7 @@ impl Kv for Store {
     async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, KvError> {
         check_txn(&request, self.inner.config.max_txn_ops)?;
         if is_read_only(&request) {
-            self.proposer()?;
+            self.check_open()?;
             self.inner.linearize().await?;
             let core = &self.inner.core;
             return core.mvcc().read_txn(&request, &*core.engine);
@@ -160,7 +164,7 @@ impl Kv for Store {
 impl Store {
     /// Only the leader knows how long leases have left.
     async fn lead(&self) -> Result<(), KvError> {
-        self.proposer()?;
+        self.check_open()?;
         if self.inner.raft.is_leader() {
             return self.inner.linearize().await;
         }

@@ -37,6 +37,10 @@ impl Store {
         config.validate()?;
         let dir = config.data_dir.clone();
         std::fs::create_dir_all(dir.join("log")).map_err(io_error("create", &dir))?;
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            // Otherwise a power cut could take the whole new folder along.
+            disk.sync_folder(parent).map_err(io_error("sync", parent))?;
+        }
         let lock = identity::lock(&dir)?;
         let identity = identity::load(&config)?;
         let sole_voter = SoleVoter::new(identity.member_id);

@@ -32,7 +32,7 @@ impl Store {
     pub fn snapshot_status(path: &Path) -> Result<SnapshotStatus, OpenError> {
         let mut reader = open(path)?;
         let mut records = 0;
-        while reader.next()?.is_some() {
+        while reader.next_record()?.is_some() {
             records += 1;
         }
         Ok(SnapshotStatus {
@@ -61,7 +61,7 @@ impl Store {
             leases: reader.header.leases.clone(),
         };
         let file = folder.write(&header, |writer| {
-            while let Some((rev, record)) = reader.next()? {
+            while let Some((rev, record)) = reader.next_record()? {
                 writer.record(rev, &record)?;
             }
             Ok::<_, SnapshotError>(())

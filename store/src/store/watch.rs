@@ -37,8 +37,8 @@ impl Store {
         request: WatchRequest,
     ) -> Result<(Watch, WatchHandle), KvError> {
         request.range.check()?;
+        self.check_open()?;
         let inner = &self.inner;
-        inner.linearize().await?;
         let (queue, messages) = mpsc::channel(inner.config.watch_queue_messages + 1);
         let last = queue.clone().reserve_owned().await.map_err(|_| KvError::Stopped)?;
         let id = Arc::new(std::sync::OnceLock::new());
