@@ -78,7 +78,7 @@ impl Reader {
     }
 
     /// The next lines, rendered; nothing at the present end of the log.
-    pub fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub fn read_lines(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
             if self.is_done() {
                 return Ok(None);
@@ -222,7 +222,7 @@ mod tests {
 
     fn all(reader: &mut Reader) -> String {
         let mut text = Vec::new();
-        while let Some(chunk) = reader.next().expect("reads") {
+        while let Some(chunk) = reader.read_lines().expect("reads") {
             text.extend(chunk);
         }
         String::from_utf8(text).expect("text")

@@ -30,7 +30,9 @@ impl FolderWatch {
             | AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_DELETE_SELF;
         inotify.add_watch(folder, flags)?;
-        Ok(Self { handle: AsyncFd::new(Handle(inotify))? })
+        // SAFETY: the handle owns its descriptor, always gives the same one, and keeps it open
+        // for as long as it is registered.
+        Ok(Self { handle: unsafe { AsyncFd::register(Handle(inotify))? } })
     }
 
     /// Returns once something happened since the last call. Cancel-safe.

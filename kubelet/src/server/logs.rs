@@ -176,7 +176,7 @@ async fn stream(
         // Asked before the read: what was written until then is shown.
         let goes_on = following.still_runs().await;
         loop {
-            let read = tokio::task::spawn_blocking(move || (reader.next(), reader)).await;
+            let read = tokio::task::spawn_blocking(move || (reader.read_lines(), reader)).await;
             let (chunk, back) = read.map_err(std::io::Error::other)?;
             reader = back;
             let Some(data) = chunk? else { break };

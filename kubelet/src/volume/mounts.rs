@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 
@@ -25,9 +25,8 @@ pub fn tmpfs(path: &Path, size_bytes: Option<i64>, mode: u32) -> io::Result<()> 
     if let Some(size) = size_bytes {
         options.push_str(&format!(",size={size}"));
     }
-    let none: Option<&str> = None;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(none.or(Some("tmpfs")), path, Some("tmpfs"), flags, Some(options.as_str()))?;
+    mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options.as_str()))?;
     Ok(())
 }
 
@@ -127,7 +126,6 @@ fn open_beneath(volume: &Path, sub: &Path) -> io::Result<OwnedFd> {
         }
         made.push(part);
     }
-    let _ = AT_FDCWD;
     open(sub)
 }
 

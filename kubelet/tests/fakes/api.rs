@@ -52,17 +52,8 @@ fn selected(object: &Object, target: &Target, fields: &FieldSelector) -> bool {
     let value: Value = object.parse().expect("json");
     (target.namespace.is_empty() || target.namespace == object.namespace())
         && fields.matches(|path| {
-            Some(text(&value, &path.split('.').collect::<Vec<_>>())).map(|s| match path {
-                "metadata.name" => object.name(),
-                "spec.nodeName" => {
-                    if s == "node-1" {
-                        "node-1"
-                    } else {
-                        ""
-                    }
-                }
-                _ => "",
-            })
+            let value = path.split('.').fold(&value, |v, part| &v[part]);
+            value.as_str()
         })
 }
 
@@ -147,10 +138,13 @@ impl FakeApi {
         state.log.iter().filter(|l| l.resource == resource && l.object.name() == name).count()
     }
 
-    fn find(&self, target: &Target) -> Result<Value> {
+    fn find(&self, target: &Target) -> Option<Value> {
         self.read(&target.resource.plural, &target.namespace, &target.name)
-            .ok_or_else(|| Status::not_found(&target.resource, &target.name))
     }
+}
+
+fn missing(target: &Target) -> Status {
+    Status::not_found(&target.resource, &target.name)
 }
 
 fn merge(into: &mut Value, patch: &Value) {
@@ -181,7 +175,7 @@ impl Api for FakeApi {
     }
 
     async fn get(&self, target: &Target) -> Result<Arc<Object>> {
-        Ok(parse(&self.find(target)?))
+        Ok(parse(&self.find(target).ok_or_else(|| missing(target))?))
     }
 
     async fn list(&self, target: &Target, options: &ListOptions) -> Result<List> {
@@ -245,7 +239,7 @@ impl Api for FakeApi {
             return Err(Status::bad_request("the kubelet writes merge patches"));
         };
         let patch: Value = serde_json::from_slice(&patch).expect("json");
-        let mut object = self.find(target)?;
+        let mut object = self.find(target).ok_or_else(|| missing(target))?;
         let uid = text(&patch, &["metadata", "uid"]);
         if !uid.is_empty() && uid != text(&object, &["metadata", "uid"]) {
             return Err(Status::conflict(&target.resource, &target.name, "uid"));
@@ -256,7 +250,7 @@ impl Api for FakeApi {
     }
 
     async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Deleted> {
-        let object = self.find(target)?;
+        let object = self.find(target).ok_or_else(|| missing(target))?;
         assert_eq!(options.grace_period_seconds, Some(0), "only the last delete is the kubelet's");
         assert_eq!(options.uid, text(&object, &["metadata", "uid"]));
         self.remove(&target.resource.plural, &target.namespace, &target.name);

@@ -2,6 +2,9 @@
 //! graceful deletion; a runtime whose sandboxes and containers have real phases; a network
 //! that hands out addresses.
 
+// Each test program uses its own part.
+#![allow(dead_code)]
+
 pub mod api;
 pub mod runtime;
 
@@ -10,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use skiff_kubelet::Config;
+use skiff_kubelet::{Config, NodeServer};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +32,10 @@ pub struct Node {
 
 impl Node {
     pub async fn start() -> Self {
+        Self::start_serving(None).await
+    }
+
+    pub async fn start_serving(server: Option<NodeServer>) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let mut config = Config::new("node-1", [192, 168, 0, 1].into());
         config.root_dir = dir.path().join("kubelet");
@@ -45,11 +52,15 @@ impl Node {
             kubelet: None,
             dir,
         };
-        node.start_kubelet().await;
+        node.start_kubelet_serving(server).await;
         node
     }
 
     pub async fn start_kubelet(&mut self) {
+        self.start_kubelet_serving(None).await;
+    }
+
+    async fn start_kubelet_serving(&mut self, server: Option<NodeServer>) {
         let (token, (ready, is_ready)) =
             (CancellationToken::new(), tokio::sync::oneshot::channel());
         let (api, runtime, network) =
@@ -57,7 +68,7 @@ impl Node {
         let (config, shutdown) = (self.config.clone(), token.clone());
         let task = tokio::spawn(async move {
             let ready = move || ready.send(()).expect("somebody waits");
-            skiff_kubelet::run(api, runtime, network, config, None, shutdown, ready)
+            skiff_kubelet::run(api, runtime, network, config, server, shutdown, ready)
                 .await
                 .expect("the kubelet runs");
         });
