@@ -78,7 +78,6 @@ fn http_path(errors: &mut Errors, path: &Path<'_>, rule: &Value) {
     match kind {
         None => {
             errors.required(&path.field("pathType"), "pathType must be specified");
-            return;
         }
         Some("Exact" | "Prefix") => {
             if !value.starts_with('/') {
