@@ -319,6 +319,30 @@ pub fn is_service(kind: &Kind) -> bool {
     kind.resource.plural == SERVICES.plural && kind.resource.group.is_empty()
 }
 
+/// Clears what only the old type could have, where the client left it as it was: so a change of
+/// the type alone is enough. Upstream: `dropTypeDependentFields`.
+pub fn drop_type_dependent(new: &mut Value, old: &Value) {
+    let external = |service: &Value| matches!(type_of(service), "NodePort" | "LoadBalancer");
+    let balanced = |service: &Value| type_of(service) == "LoadBalancer";
+    let mut dropped: Vec<&str> = Vec::new();
+    if external(old) && !external(new) {
+        dropped.push("externalTrafficPolicy");
+    }
+    if balanced(old) && !balanced(new) {
+        dropped.extend([
+            "healthCheckNodePort",
+            "allocateLoadBalancerNodePorts",
+            "loadBalancerClass",
+        ]);
+    }
+    let Some(spec) = new.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    for field in dropped {
+        if spec.get(field) == old.pointer("/spec").and_then(|spec| spec.get(field)) {
+            spec.remove(field);
+        }
+    }
+}
+
 /// The keys a Service holds.
 fn held(service: &Value) -> Vec<Bytes> {
     let ip = cluster_ip(service);
@@ -434,6 +458,22 @@ mod tests {
         assert_eq!(
             error.message,
             "Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-32767"
+        );
+    }
+
+    #[test]
+    fn a_change_of_the_type_alone_is_enough() {
+        let old = json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Cluster",
+                                  "loadBalancerClass": "a", "sessionAffinity": "None"}});
+        let mut new = old.clone();
+        new["spec"]["type"] = json!("ClusterIP");
+        new["spec"]["loadBalancerClass"] = json!("b");
+        drop_type_dependent(&mut new, &old);
+        // What the client changed itself stays, for validation to refuse.
+        assert_eq!(
+            new["spec"],
+            json!({"type": "ClusterIP", "loadBalancerClass": "b",
+                                       "sessionAffinity": "None"})
         );
     }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use skiff_client::WriteOptions;
 use skiff_proto::{Object, Status};
 
-use super::service::{Claims, Taken, is_service};
+use super::service::{self, Claims, Taken, is_service};
 use super::stored::{Next, Place, Seen};
 use super::{Core, create, meta};
 use crate::registry::{Kind, keep_immutable_meta};
@@ -100,6 +100,7 @@ impl Core {
         if !is_service(place.kind) {
             return Ok(Claims::default());
         }
+        service::drop_type_dependent(new, old);
         let assigned = self.addresses().assign(new, Some(old), taken);
         assigned.map_err(|refusal| refusal.status(place.kind, place.name))
     }

@@ -21,7 +21,8 @@ async fn racing_services_get_different_addresses() {
     let server = Server::with(config).await;
     let services: Vec<Value> =
         (0..20).map(|n| service(&format!("s{n}"), json!({"type": "NodePort"}))).collect();
-    let creates = services.into_iter().map(|s| server.create(&SERVICES, "default", s));
+    let resource = SERVICES;
+    let creates = services.into_iter().map(|s| server.create(&resource, "default", s));
     let mut ips = HashSet::new();
     let mut ports = HashSet::new();
     for created in futures_util::future::join_all(creates).await {
