@@ -1,4 +1,21 @@
-//! The etcd-like Raft store.
+//! The etcd-like Raft store: [`Store`] is a member that runs, and implements [`kv::Kv`].
+//!
+//! ```text
+//! kv::Kv --> store (batches commands) --> openraft --> wal      one fdatasync for many
+//!    ^                                       |
+//!    | reads, watches                        v applied in order
+//!    +------------- core: mvcc (pure), watch groups, leases
+//!                                            |
+//!                                            v later, unsynced
+//!                                engine (sled), rebuilt from snapshot + log if it is lost
+//! ```
+//!
+//! What is on disk and counts: the log (with the vote), and the newest snapshot. The log is
+//! purged only up to a snapshot that has been synced. The engine is a cache of the two.
+//!
+//! `mvcc` and `wal::frame` are pure: no runtime, no I/O, no clock. `wal::disk` is the port
+//! to the disk, [`engine::Engine`] the one to the engine. The Raft library is met in `raft`
+//! only, sled in `engine::sled` only.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod codec;
