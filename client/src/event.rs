@@ -41,13 +41,14 @@ impl Recorder {
     }
 
     fn record(&self, about: &ObjectReference, type_: &str, reason: &str, message: String) {
-        let now = Timestamp::seconds(SystemTime::now());
+        let at = SystemTime::now();
+        let now = Timestamp::seconds(at);
         // Events about cluster-scoped objects live in `default`, as upstream does it.
         let namespace = if about.namespace.is_empty() { "default" } else { &about.namespace };
         let event = Event {
             metadata: ObjectMeta {
                 namespace: namespace.into(),
-                generate_name: format!("{}.", about.name),
+                name: format!("{}.{:x}", about.name, nanoseconds(at)),
                 ..Default::default()
             },
             involved_object: about.clone(),
@@ -69,6 +70,11 @@ impl Recorder {
             tracing::debug!(about = about.name, reason, "event dropped: queue full");
         }
     }
+}
+
+/// Tells events about one object apart, as upstream names them.
+fn nanoseconds(at: SystemTime) -> u128 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos()
 }
 
 /// A reference to an object for events about it.

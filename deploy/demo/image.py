@@ -10,7 +10,7 @@ import sys
 import tarfile
 
 BUSYBOX = "/bin/busybox"
-APPLETS = ["sh", "httpd", "wget", "sleep", "cat", "ls", "ps", "nc", "nslookup", "ip", "kill", "true", "false", "env",
+APPLETS = ["sh", "httpd", "wget", "sleep", "cat", "ls", "ps", "timeout", "nc", "nslookup", "ip", "kill", "true", "false", "env",
            "echo", "date", "id", "hostname", "head", "tail", "touch", "rm", "mkdir", "test", "seq", "dd", "mount"]
 
 # httpd runs CGI programs; this one answers every path with the pod's name.

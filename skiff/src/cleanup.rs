@@ -1,6 +1,8 @@
 //! `skiff cleanup`: takes off this host what a stopped server has left on purpose, so that
 //! containers outlive it: containers, their containerd, rules, links, mounts, namespaces.
 
+use std::sync::Arc;
+
 use clap::Args;
 use skiff_kubelet::containerd_supervisor;
 
@@ -29,7 +31,7 @@ pub async fn run(args: &CleanupArgs) -> anyhow::Result<i32> {
         }
     };
     step("containers, pod networks, volumes, cgroups", pods(&config).await);
-    step("service rules", skiff_proxy::cleanup().map_err(Into::into));
+    step("service rules", skiff_proxy::cleanup().map(drop).map_err(Into::into));
     let paths = network::Paths::new(&config.data_dir);
     let removed = skiff_cni::remove_network(network::NETWORK, network::BRIDGE, &paths.leases);
     step("bridge and masquerade rules", removed.map(drop).map_err(Into::into));
@@ -56,10 +58,10 @@ async fn pods(config: &ServerConfig) -> anyhow::Result<()> {
         None => Some(containerd_supervisor::Supervisor::start(own.clone()).await?),
     };
     let address = config.containerd_address.clone().unwrap_or_else(|| own.socket());
-    let runtime = parts::connect_containerd(config, &address).await?;
-    let cni = skiff_kubelet::network::Cni::new(parts::network_config(config));
+    let runtime = Arc::new(parts::connect_containerd(config, &address).await?);
+    let cni = Arc::new(skiff_kubelet::network::Cni::new(parts::network_config(config)));
     let removed =
-        skiff_kubelet::remove_everything(&runtime, &cni, &parts::kubelet_config(config)).await;
+        skiff_kubelet::remove_everything(runtime, cni, &parts::kubelet_config(config)).await;
     if let Some(supervisor) = supervisor {
         supervisor.stop().await;
     }

@@ -43,7 +43,7 @@ impl Shared {
 
     /// The API in this process, as one of upstream's component users.
     fn api(&self, user: &str, groups: &[&str]) -> anyhow::Result<Arc<dyn skiff_client::Api>> {
-        let user = skiff_apiserver::authn::User::new(user, groups.iter().copied());
+        let user = skiff_apiserver::authn::User::new(user, groups);
         Ok(self.core()?.as_user(user))
     }
 }

