@@ -23,6 +23,7 @@ pub mod command;
 pub mod config;
 pub(crate) mod core;
 pub mod engine;
+pub mod etcd;
 pub mod kv;
 pub mod mvcc;
 pub mod raft;
