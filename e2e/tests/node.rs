@@ -10,20 +10,32 @@ const SOON: Duration = Duration::from_secs(30);
 
 fn pod(name: &str, spec: &str) -> String {
     let spec = spec.replace('\n', "\n  ");
-    format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  labels: {{app: {name}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  {spec}\n")
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  labels: {{app: {name}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  {spec}\n"
+    )
 }
 
 #[test]
 fn pods_live_as_kubernetes_users_expect() {
     let cluster = Cluster::with_images("node");
-    volumes_and_init_containers(&cluster);
-    containers_share_localhost(&cluster);
-    a_crash_is_told_and_backed_off(&cluster);
-    probes_gate_and_restart(&cluster);
-    exit_codes_and_streams_of_exec(&cluster);
-    a_killed_container_comes_back(&cluster);
-    an_image_that_does_not_exist(&cluster);
-    a_finished_pod_stays_finished(&cluster);
+    let stories: [(&str, fn(&Cluster)); 9] = [
+        ("volumes and init containers", volumes_and_init_containers),
+        ("containers share localhost", containers_share_localhost),
+        ("a crash is told and backed off", a_crash_is_told_and_backed_off),
+        ("probes gate and restart", probes_gate_and_restart),
+        ("exit codes and streams of exec", exit_codes_and_streams_of_exec),
+        ("a command that is not there", a_command_that_is_not_there),
+        ("a killed container comes back", a_killed_container_comes_back),
+        ("an image that does not exist", an_image_that_does_not_exist),
+        ("a finished pod stays finished", a_finished_pod_stays_finished),
+    ];
+    // A cluster costs more than a story: one that fails does not hide the others.
+    let fails = |story: &fn(&Cluster)| {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| story(&cluster))).is_err()
+    };
+    let failed: Vec<_> =
+        stories.iter().filter(|(_, story)| fails(story)).map(|(name, _)| *name).collect();
+    assert!(failed.is_empty(), "failed: {failed:?}");
 }
 
 fn volumes_and_init_containers(cluster: &Cluster) {
@@ -41,7 +53,7 @@ initContainers:
   volumeMounts: [{name: conf, mountPath: /conf}, {name: shared, mountPath: /shared}]
 - name: second
   image: skiff.local/demo-web:1
-  command: [sh, -c, "echo ' then' >> /shared/out; cat /sec/token >> /shared/out"]
+  command: [sh, -c, "echo ' then' >> /shared/out; cat /sec/token >> /shared/out; echo >> /shared/out"]
   volumeMounts: [{name: sec, mountPath: /sec}, {name: shared, mountPath: /shared}]
 containers:
 - name: main
@@ -52,7 +64,7 @@ containers:
     cluster.wait_field(&["pod", "volumes"], "{.status.phase}", "Running", SOON);
     eventually("the log", SOON, || {
         let log = cluster.skiff(&["logs", "volumes"]);
-        if log == "from-config-map then\nfrom-secret" { Ok(()) } else { Err(log) }
+        if log == "from-config-map then\nfrom-secret\n" { Ok(()) } else { Err(log) }
     });
     cluster.skiff(&["delete", "pod", "volumes"]);
 }
@@ -69,7 +81,18 @@ fn containers_share_localhost(cluster: &Cluster) {
     ));
     cluster.wait_field(&["pod", "two"], "{.status.containerStatuses[*].ready}", "true true", SOON);
     eventually("localhost answers", SOON, || {
-        let done = cluster.try_skiff(&["exec", "two", "-c", "side", "--", "wget", "-qO-", "http://127.0.0.1:8080/"]);
+        let done = cluster.try_skiff(&[
+            "exec",
+            "two",
+            "-c",
+            "side",
+            "--",
+            "timeout",
+            "5",
+            "wget",
+            "-qO-",
+            "http://127.0.0.1:8080/",
+        ]);
         let text = String::from_utf8_lossy(&done.stdout).into_owned();
         if text.contains("version 1") { Ok(()) } else { Err(text) }
     });
@@ -109,66 +132,125 @@ fn probes_gate_and_restart(cluster: &Cluster) {
     cluster.skiff(&["exec", "probed", "--", "touch", "/tmp/ready"]);
     cluster.wait_field(&["pod", "probed"], ready, "true", SOON);
     cluster.skiff(&["exec", "probed", "--", "rm", "/tmp/alive"]);
-    cluster.wait_field(&["pod", "probed"], "{.status.containerStatuses[0].restartCount}", "1", SOON);
+    cluster.wait_field(
+        &["pod", "probed"],
+        "{.status.containerStatuses[0].restartCount}",
+        "1",
+        SOON,
+    );
     let described = cluster.skiff(&["describe", "pod", "probed"]);
     assert!(described.contains("Liveness probe failed"), "{described}");
     cluster.skiff(&["delete", "pod", "probed"]);
 }
 
 fn exit_codes_and_streams_of_exec(cluster: &Cluster) {
-    cluster.apply(&pod("shell", "containers:\n- name: main\n  image: skiff.local/demo-web:1\n  command: [sleep, '1000']"));
+    cluster.apply(&pod(
+        "shell",
+        "containers:\n- name: main\n  image: skiff.local/demo-web:1\n  command: [sleep, '1000']",
+    ));
     cluster.wait_field(&["pod", "shell"], "{.status.phase}", "Running", SOON);
-    let done = cluster.try_skiff(&["exec", "shell", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    let done =
+        cluster.try_skiff(&["exec", "shell", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
     assert_eq!(done.status.code(), Some(7));
     assert_eq!(String::from_utf8_lossy(&done.stdout), "out\n");
     assert!(String::from_utf8_lossy(&done.stderr).starts_with("err\n"));
     let mut command = cluster.command();
-    command.args(["exec", "-i", "shell", "--", "cat"]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    command
+        .args(["exec", "-i", "shell", "--", "cat"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped());
     let mut child = command.spawn().expect("starts");
-    std::io::Write::write_all(&mut child.stdin.take().expect("piped"), b"through the pipe").expect("writes");
+    std::io::Write::write_all(&mut child.stdin.take().expect("piped"), b"through the pipe")
+        .expect("writes");
     let done = child.wait_with_output().expect("ends");
     assert_eq!(String::from_utf8_lossy(&done.stdout), "through the pipe");
 }
 
+/// No hang, and the runtime's own words; for a probe it is no verdict.
+fn a_command_that_is_not_there(cluster: &Cluster) {
+    let done = cluster.try_skiff(&["exec", "shell", "--", "nosuchcommand"]);
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(!done.status.success());
+    assert!(
+        said.contains(r#"exec: "nosuchcommand": executable file not found in $PATH"#),
+        "{said}"
+    );
+    cluster.apply(&pod(
+        "badprobe",
+        r#"containers:
+- name: main
+  image: skiff.local/demo-web:1
+  command: [sleep, "1000"]
+  readinessProbe: {exec: {command: [nosuchprobe]}, periodSeconds: 1}"#,
+    ));
+    eventually("the probe's error", SOON, || {
+        let text = cluster.skiff(&["describe", "pod", "badprobe"]);
+        let told = text.contains("Readiness probe errored") && text.contains("nosuchprobe");
+        if told { Ok(()) } else { Err(text) }
+    });
+    cluster.wait_field(&["pod", "badprobe"], "{.status.containerStatuses[0].ready}", "false", SOON);
+    cluster.skiff(&["delete", "pod", "badprobe"]);
+}
+
 fn a_killed_container_comes_back(cluster: &Cluster) {
-    // The sleep is not the namespace's first process's child but that process itself.
-    cluster.try_skiff(&["exec", "shell", "--", "sh", "-c", "kill -9 -1; true"]);
-    let id = cluster.skiff(&["get", "pod", "shell", "-o", "jsonpath={.status.containerStatuses[0].containerID}"]);
-    let pid = find_process_in(&id);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("kills");
+    let id = cluster.skiff(&[
+        "get",
+        "pod",
+        "shell",
+        "-o",
+        "jsonpath={.status.containerStatuses[0].containerID}",
+    ]);
+    let pid = first_process_in(&id);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
+        .expect("kills");
     cluster.wait_field(&["pod", "shell"], "{.status.containerStatuses[0].restartCount}", "1", SOON);
-    cluster.wait_field(&["pod", "shell"], "{.status.containerStatuses[0].state.running.startedAt}", &running_since(cluster), SOON);
+    let last = "{.status.containerStatuses[0].lastState.terminated.exitCode}";
+    cluster.wait_field(&["pod", "shell"], last, "137", SOON);
+    running_since(cluster);
     cluster.skiff(&["delete", "pod", "shell"]);
 }
 
 fn running_since(cluster: &Cluster) -> String {
     eventually("running again", SOON, || {
-        let at = cluster.skiff(&["get", "pod", "shell", "-o", "jsonpath={.status.containerStatuses[0].state.running.startedAt}"]);
+        let at = cluster.skiff(&[
+            "get",
+            "pod",
+            "shell",
+            "-o",
+            "jsonpath={.status.containerStatuses[0].state.running.startedAt}",
+        ]);
         if at.is_empty() { Err("not running".into()) } else { Ok(at) }
     })
 }
 
-/// The process whose control group carries the container's id.
-fn find_process_in(container_id: &str) -> i32 {
+/// The container's first process: the lowest number in the control group that carries its id.
+fn first_process_in(container_id: &str) -> i32 {
     let id = container_id.trim_start_matches("containerd://");
-    for entry in std::fs::read_dir("/proc").expect("reads").flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
-        let groups = std::fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
-        if groups.contains(id) {
-            return pid;
-        }
-    }
-    panic!("no process in the control group of {id}");
+    let inside = |pid: &i32| {
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        groups.contains(id)
+    };
+    let entries = std::fs::read_dir("/proc").expect("reads").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok());
+    pids.filter(inside).min().unwrap_or_else(|| panic!("no process in the control group of {id}"))
 }
 
 fn an_image_that_does_not_exist(cluster: &Cluster) {
-    cluster.apply(&pod("noimage", "containers:\n- name: main\n  image: 127.0.0.1:1/nothing/here:1"));
+    cluster
+        .apply(&pod("noimage", "containers:\n- name: main\n  image: 127.0.0.1:1/nothing/here:1"));
     eventually("the reason", SOON, || {
         let text = cluster.skiff(&["get", "pod", "noimage"]);
-        if text.contains("ErrImagePull") || text.contains("ImagePullBackOff") { Ok(()) } else { Err(text) }
+        if text.contains("ErrImagePull") || text.contains("ImagePullBackOff") {
+            Ok(())
+        } else {
+            Err(text)
+        }
     });
     let described = cluster.skiff(&["describe", "pod", "noimage"]);
-    assert!(described.contains("Failed to pull image \"127.0.0.1:1/nothing/here:1\""), "{described}");
+    assert!(
+        described.contains("Failed to pull image \"127.0.0.1:1/nothing/here:1\""),
+        "{described}"
+    );
     cluster.skiff(&["delete", "pod", "noimage"]);
 }
 

@@ -6,12 +6,12 @@
 
 pub mod cgroup;
 pub mod config;
+pub mod containerd_supervisor;
 pub mod downward;
 pub mod env;
 pub mod image;
-pub mod node;
-pub mod containerd_supervisor;
 pub mod network;
+pub mod node;
 pub mod objects;
 pub mod pod;
 pub mod ports;

@@ -98,13 +98,12 @@ async fn a_terminal(host: &Host, id: &str) {
 }
 
 async fn a_missing_command(host: &Host, id: &str) {
-    let (io, _out, _sizes) = io(false);
-    let error = host
-        .runtime
-        .exec(id, &["nope".to_owned()], io)
-        .await
-        .expect_err("no such program")
-        .to_string();
+    let (io, mut out, _sizes) = io(false);
+    let command = ["nope".to_owned()];
+    // The output ends, too: who reads it is not left waiting.
+    let (ran, output) = tokio::join!(host.runtime.exec(id, &command, io), out.recv());
+    assert_eq!(output, None);
+    let error = ran.expect_err("no such program").to_string();
     assert!(error.contains("executable file not found in $PATH"), "{error}");
 }
 

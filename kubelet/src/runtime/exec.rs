@@ -17,7 +17,7 @@ use tonic::Status;
 
 use super::connection::{Connection, ignore_not_found};
 use super::record::nanos;
-use super::task::{SIGKILL, make_private_dir};
+use super::task::{KILL_PATIENCE, SIGKILL, make_private_dir};
 use super::{Core, spec};
 use crate::ports::{ExecIo, RuntimeError};
 
@@ -122,7 +122,9 @@ impl Command {
             }),
         };
         connection.tasks().exec(connection.request(request)).await?;
+        // However this ends, the copiers end: who reads the output waits for them.
         let ended = CancellationToken::new();
+        let _ends = ended.clone().drop_guard();
         let stdout = tokio::spawn(copy_out(pipes.stdout, io.stdout, ended.clone()));
         let stderr =
             pipes.stderr.map(|pipe| tokio::spawn(copy_out(pipe, io.stderr, ended.clone())));
@@ -177,6 +179,7 @@ impl Drop for Command {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (core, id, exec_id) = (self.core.clone(), self.id.clone(), self.exec_id.clone());
         runtime.spawn(async move {
+            // A command that never started cannot be killed, and its end would never come.
             let connection = &core.connection;
             let kill = api::KillRequest {
                 container_id: id.clone(),
@@ -184,9 +187,12 @@ impl Drop for Command {
                 signal: SIGKILL,
                 all: false,
             };
-            let _ = connection.tasks().kill(connection.request(kill)).await;
-            let wait = api::WaitRequest { container_id: id.clone(), exec_id: exec_id.clone() };
-            let _ = connection.tasks().wait(connection.request(wait)).await;
+            if connection.tasks().kill(connection.request(kill)).await.is_ok() {
+                let wait = api::WaitRequest { container_id: id.clone(), exec_id: exec_id.clone() };
+                let mut tasks = connection.tasks();
+                let gone = tasks.wait(connection.request(wait));
+                let _ = tokio::time::timeout(KILL_PATIENCE, gone).await;
+            }
             let delete = api::DeleteProcessRequest { container_id: id, exec_id };
             let _ = connection.tasks().delete_process(connection.request(delete)).await;
         });

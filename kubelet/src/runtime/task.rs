@@ -21,7 +21,7 @@ const OPTIONS_TYPE: &str = "containerd.runc.v1.Options";
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 pub(super) const SIGKILL: u32 = 9;
 /// A killed process that is not gone after this hangs in the kernel.
-const KILL_PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const KILL_PATIENCE: Duration = Duration::from_secs(20);
 
 /// `containerd.runc.v1.Options`, the fields that skiff sets.
 #[derive(Clone, PartialEq, prost::Message)]
