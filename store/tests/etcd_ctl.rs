@@ -32,6 +32,8 @@ async fn with_a_client_certificate_and_not_without() {
     walk(&served).await;
     let health = served.ctl(&["endpoint", "health"]).await;
     assert!(health.contains("is healthy"), "{health}");
+    let status = served.ctl(&["endpoint", "status"]).await;
+    assert!(status.starts_with("https://127.0.0.1:"), "{status}");
 
     let mut nobody = etcdctl(&served.url());
     nobody.arg("--cacert").arg(served.path("ca.crt"));
@@ -55,9 +57,6 @@ async fn ranges_with_every_option() {
     assert_eq!(served.ctl(&["get", "--prefix", "k/"]).await, "k/1\nc2\nk/2\nb\nk/3\na\n");
     let keys = served.ctl(&["get", "--prefix", "--keys-only", "k/"]).await;
     assert_eq!(keys, "k/1\n\nk/2\n\nk/3\n\n");
-    let counted = served.json(&["get", "--prefix", "--count-only", "k/"]).await;
-    assert_eq!(counted["count"], 3);
-    assert!(counted.get("kvs").is_none());
     let values = |args: &'static [&'static str]| {
         let served = &served;
         async move {
@@ -88,7 +87,10 @@ async fn ranges_with_every_option() {
     let hex = served.ctl(&["get", "--hex", "l"]).await;
     assert_eq!(hex, "\\x6c\n\\x7a\n");
     let future = served.ctl_fails(&["get", "--rev", "99", "l"]).await;
-    assert!(future.contains("etcdserver: mvcc: required revision is a future revision"), "{future}");
+    assert!(
+        future.contains("etcdserver: mvcc: required revision is a future revision"),
+        "{future}"
+    );
     served.stop().await;
 }
 
@@ -178,9 +180,8 @@ async fn leases() {
     assert!(refused.contains("etcdserver: requested lease not found"), "{refused}");
     let refused = served.ctl_fails(&["lease", "revoke", &id]).await;
     assert!(refused.contains("etcdserver: requested lease not found"), "{refused}");
-    let expired = run(served.etcdctl(&["lease", "keep-alive", "--once", &id]), "").await;
-    let (out, err) = text(&expired);
-    assert!((out + &err).contains("expired or revoked"));
+    let refused = served.ctl_fails(&["lease", "keep-alive", "--once", &id]).await;
+    assert!(refused.contains("etcdserver: requested lease not found"), "{refused}");
     served.stop().await;
 }
 

@@ -106,11 +106,7 @@ struct Sender {
 }
 
 impl Sender {
-    fn new(
-        header: Option<pb::ResponseHeader>,
-        total: u64,
-        queue: mpsc::Sender<Chunk>,
-    ) -> Self {
+    fn new(header: Option<pb::ResponseHeader>, total: u64, queue: mpsc::Sender<Chunk>) -> Self {
         let chunk = BytesMut::with_capacity(CHUNK_BYTES);
         Self { header, remaining: total, hash: Sha256::new(), chunk, queue }
     }

@@ -159,10 +159,7 @@ fn compare(compare: pb::Compare) -> Compare {
     Compare { range: KeyRange::from_etcd(compare.key, compare.range_end), target, result }
 }
 
-pub fn txn_response(
-    response: TxnResponse,
-    header: Option<pb::ResponseHeader>,
-) -> pb::TxnResponse {
+pub fn txn_response(response: TxnResponse, header: Option<pb::ResponseHeader>) -> pb::TxnResponse {
     let after = response.revision;
     let before = if wrote(&response.responses) { after - 1 } else { after };
     let mut revisions = Revisions { current: before, after };

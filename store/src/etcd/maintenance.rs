@@ -113,10 +113,7 @@ impl pb::maintenance_server::Maintenance for Face {
         }))
     }
 
-    async fn snapshot(
-        &self,
-        _: Request<pb::SnapshotRequest>,
-    ) -> Result<Response<Chunks>, Status> {
+    async fn snapshot(&self, _: Request<pb::SnapshotRequest>) -> Result<Response<Chunks>, Status> {
         self.catch_up().await?;
         Ok(Response::new(Box::pin(backup::stream(self).await?)))
     }

@@ -1,7 +1,7 @@
 //! The etcd v3 gRPC API over a [`Store`], so that etcd's own clients can use it.
 //!
 //! ```text
-//! server   connections, TLS, which service a request is for
+//! server   connections, TLS, which service a request is for (authority mends requests)
 //! kv, watch, lease, cluster, maintenance     one service each: thin
 //! convert, fragment    wire shapes to the store's and back, pure
 //! error    the store's failures in etcd's codes and texts
@@ -10,6 +10,7 @@
 //! What is left out: the Auth service. A client is known by its certificate, and `Auth`
 //! answers like an etcd whose authentication is off.
 
+mod authority;
 mod backup;
 mod cluster;
 mod convert;

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::codegen::Service;
 
+use super::authority::Mended;
 use super::{Face, VERSION, error};
 use crate::store::Store;
 
@@ -154,7 +155,7 @@ impl Server {
             let call = services.clone().call(request);
             async move { Ok::<_, Infallible>(call.await) }
         });
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = builder.serve_connection(TokioIo::new(Mended::new(stream)), service);
         tokio::pin!(connection);
         tokio::select! {
             result = connection.as_mut() => return result,
@@ -200,7 +201,9 @@ impl Services {
             "etcdserverpb.Auth" => Ok(error::auth(method).into_http()),
             "/health" => Ok(self.health().await),
             "/version" => Ok(plain(StatusCode::OK, version())),
-            other => Ok(tonic::Status::unimplemented(format!("unknown service {other}")).into_http()),
+            other => {
+                Ok(tonic::Status::unimplemented(format!("unknown service {other}")).into_http())
+            }
         };
         answered.unwrap_or_else(|never: Infallible| match never {})
     }

@@ -92,19 +92,17 @@ impl Served {
         command
     }
 
-    /// What it prints; it must succeed.
+    /// What it prints; it must succeed. Some commands print to the one side, some to the
+    /// other.
     pub async fn ctl(&self, args: &[&str]) -> String {
-        let output = run(self.etcdctl(args), "").await;
-        let (out, err) = text(&output);
-        assert!(output.status.success(), "etcdctl {args:?}: {out}{err}");
-        out
+        self.ctl_with_stdin(args, "").await
     }
 
     pub async fn ctl_with_stdin(&self, args: &[&str], stdin: &str) -> String {
         let output = run(self.etcdctl(args), stdin).await;
         let (out, err) = text(&output);
         assert!(output.status.success(), "etcdctl {args:?}: {out}{err}");
-        out
+        if out.is_empty() { err } else { out }
     }
 
     /// What it complains about; it must fail.
