@@ -34,11 +34,11 @@ async fn main() -> Result<()> {
     let ca = Ca::load_or_create(dir.path(), "ca")?;
     let endpoint = start(&core, &ca).await?;
     let api = GrpcApi::connect(&endpoint).await?;
-    create_one(&*api, &Target::all(&SERVICE_ACCOUNTS, "default"), account()).await?;
+    create_one(&api, &Target::all(&SERVICE_ACCOUNTS, "default"), account()).await?;
 
     creates(&endpoint, pods, clients).await?;
-    lists(&*api, pods).await?;
-    fan_out(&*api).await?;
+    lists(&api, pods).await?;
+    fan_out(&api).await?;
 
     core.config().shutdown.cancel();
     store.shutdown().await;
@@ -84,7 +84,7 @@ async fn creates(endpoint: &Server, pods: usize, clients: usize) -> Result<()> {
             let mut took = Vec::new();
             for n in (client..pods).step_by(clients) {
                 let began = Instant::now();
-                create_one(&*api, &target, pod(n)).await?;
+                create_one(&api, &target, pod(n)).await?;
                 took.push(began.elapsed());
             }
             anyhow::Ok(took)

@@ -81,7 +81,7 @@ impl ResourceCache {
             filled_at: 0,
             revision: 0,
             history: History::new(0, limits.history_bytes),
-            watchers: Watchers::new(),
+            watchers: Watchers::default(),
             early: Some(Vec::new()),
         };
         Self {
@@ -175,7 +175,7 @@ impl ResourceCache {
     }
 
     pub fn watchers(&self) -> usize {
-        self.read().watchers.len()
+        self.read().watchers.count()
     }
 
     pub fn len(&self) -> usize {

@@ -40,11 +40,13 @@ struct Slot {
     queue: mpsc::Sender<WatchEvent>,
 }
 
-impl Watchers {
-    pub fn new() -> Self {
+impl Default for Watchers {
+    fn default() -> Self {
         Self { slots: HashMap::new(), next: 0, bookmarked: Instant::now() }
     }
+}
 
+impl Watchers {
     pub fn add(
         &mut self,
         filter: Filter,
@@ -61,7 +63,7 @@ impl Watchers {
         self.slots.remove(&id);
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.slots.len()
     }
 
@@ -111,7 +113,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    fn from_backlog(&mut self) -> Option<WatchEvent> {
+    fn take_backlog(&mut self) -> Option<WatchEvent> {
         match &mut self.backlog {
             Backlog::State { entries, bookmark } => match entries.pop_front() {
                 Some(entry) => Some(WatchEvent::Added(entry.object.clone())),
@@ -136,7 +138,7 @@ impl Stream for Subscription {
         if this.done {
             return Poll::Ready(None);
         }
-        if let Some(event) = this.from_backlog() {
+        if let Some(event) = this.take_backlog() {
             return Poll::Ready(Some(Ok(event)));
         }
         match this.queue.poll_recv(context) {
