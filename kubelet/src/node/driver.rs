@@ -21,8 +21,10 @@ const LAST_RETRY: Duration = Duration::from_secs(10);
 /// How often the machine is looked at, for pressure and for new images. Reads of `/proc`
 /// only; nothing is written unless something changed.
 const LOOK: Duration = Duration::from_secs(30);
-/// While the node is not ready it is looked at as often as this.
+/// A node that is not ready is looked at more often: it has just begun, or waits for its
+/// runtime or network. The longer this lasts, the longer the pauses.
 const LOOK_NOT_READY: Duration = Duration::from_millis(250);
+const LOOK_NOT_READY_MAX: Duration = Duration::from_secs(10);
 
 pub struct Driver {
     ctx: Arc<Context>,
@@ -184,10 +186,15 @@ impl Driver {
 
     /// Looks at the machine now and then, for as long as the kubelet runs.
     pub async fn run(mut self) {
+        let mut not_ready_since = None;
         loop {
             let ready = |c: &skiff_proto::Condition| c.type_ == "Ready" && c.status == "True";
-            let well = self.written.conditions.iter().any(ready);
-            tokio::time::sleep(if well { LOOK } else { LOOK_NOT_READY }).await;
+            if self.written.conditions.iter().any(ready) {
+                not_ready_since = None;
+            } else {
+                not_ready_since.get_or_insert_with(Instant::now);
+            }
+            tokio::time::sleep(pause(not_ready_since.map(|since| since.elapsed()))).await;
             match self.report(false).await {
                 Ok(()) => {}
                 Err(status) if status.is_not_found() => self.register().await,
@@ -197,5 +204,24 @@ impl Driver {
                 }
             }
         }
+    }
+}
+
+/// Until the next look at a node that has been not ready for this long.
+fn pause(not_ready: Option<Duration>) -> Duration {
+    not_ready.map_or(LOOK, |since| (since / 4).clamp(LOOK_NOT_READY, LOOK_NOT_READY_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_become_rare_the_longer_nothing_changes() {
+        let after = |seconds| pause(Some(Duration::from_secs(seconds)));
+        assert_eq!(pause(None), LOOK);
+        assert_eq!(after(0), LOOK_NOT_READY);
+        assert_eq!(after(8), Duration::from_secs(2));
+        assert_eq!(after(3600), LOOK_NOT_READY_MAX);
     }
 }
