@@ -55,7 +55,7 @@ pub async fn run(args: StoreArgs) -> anyhow::Result<()> {
     let mut serving = tokio::task::JoinSet::new();
     for (listener, tls) in listeners {
         tracing::info!(address = ?listener.local_addr().ok(), "serving clients");
-        let _ = (listener, tls); let s = shutdown.clone(); serving.spawn(async move { s.cancelled().await; anyhow::Ok(()) });
+        serving.spawn(skiff_store::etcd::serve(store.clone(), listener, tls, shutdown.clone()));
     }
     while let Some(served) = serving.join_next().await {
         served??;

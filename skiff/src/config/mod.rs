@@ -37,7 +37,7 @@ pub struct ServerConfig {
     pub cluster_domain: String,
     pub containerd_address: Option<PathBuf>,
     pub cni_conf_dir: Option<PathBuf>,
-    pub proxy_mode: String,
+    pub proxy_mode: skiff_proxy::Mode,
     pub node_labels: BTreeMap<String, String>,
     pub node_taints: Vec<Taint>,
     pub write_kubeconfig: PathBuf,
@@ -94,10 +94,7 @@ impl ServerConfig {
         }
         let node_ports =
             faults.range(args.service_node_port_range.as_deref().unwrap_or("30000-32767"));
-        let proxy_mode = args.proxy_mode.unwrap_or_else(|| "iptables".into());
-        if proxy_mode != "iptables" {
-            faults.add("proxy-mode", &proxy_mode, "is not there yet: only iptables is");
-        }
+        let proxy_mode = faults.parse("proxy-mode", args.proxy_mode, skiff_proxy::Mode::default());
         let mut disabled = args.disable;
         if args.disable_agent {
             disabled.extend(["kubelet", "proxy", "ingress"].map(str::to_owned));

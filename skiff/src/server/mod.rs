@@ -48,24 +48,35 @@ impl Shared {
     }
 }
 
+/// What every part is made from.
+#[derive(Clone)]
+struct Wiring {
+    config: Arc<ServerConfig>,
+    identities: Arc<Identities>,
+    shared: Arc<Shared>,
+}
+
 /// Runs until a signal, or until a part fails.
 pub async fn run(config: ServerConfig) -> anyhow::Result<()> {
     skiff_kit::telemetry::init("info,openraft=warn,h2=warn,hyper=warn,tower=warn,sled=warn");
     let identities = Identities::load_or_create(&config)?;
     kubeconfig::write(&config, &identities)?;
     let config = Arc::new(config);
-    let identities = Arc::new(identities);
-    let shared = Arc::new(Shared::default());
+    let wiring = Wiring {
+        config: config.clone(),
+        identities: Arc::new(identities),
+        shared: Arc::new(Shared::default()),
+    };
     let mut graph = Graph::default();
-    parts::add_store(&mut graph, &config, &identities, &shared);
-    parts::add_apiserver(&mut graph, &config, &identities, &shared);
+    parts::add_store(&mut graph, wiring.clone());
+    parts::add_apiserver(&mut graph, wiring.clone());
     for (part, add) in parts::ON_THE_API {
         if config.enabled(part) {
-            add(&mut graph, &config, &identities, &shared);
+            add(&mut graph, wiring.clone());
         }
     }
     if config.enabled("kubelet") {
-        parts::add_containerd(&mut graph, &config, &shared);
+        parts::add_containerd(&mut graph, wiring);
     }
     let shutdown = CancellationToken::new();
     tokio::spawn(stop_on_signal(shutdown.clone()));

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use skiff_kit::graph::{Context as Part, Graph};
@@ -11,13 +12,20 @@ use skiff_store::Store;
 use tokio::net::TcpListener;
 
 use super::identities::Identities;
-use super::{Shared, network};
+use super::{Wiring, network};
 use crate::config::ServerConfig;
 
-type Add = fn(&mut Graph, &Arc<ServerConfig>, &Arc<Identities>, &Arc<Shared>);
+/// The node of an all-in-one lives and dies with its control plane, so its heartbeat tells
+/// nothing that the process does not. It is slow, since each one is a page on the disk:
+/// upstream's ten seconds would write 35 MB a day.
+const HEARTBEAT: Duration = Duration::from_secs(150);
+/// A node that was silent for this long is taken for dead; four heartbeats, as upstream.
+const HEARTBEAT_GRACE: Duration = Duration::from_secs(600);
+
+type Add = fn(&mut Graph, Wiring);
 
 /// The parts that need nothing but the API (the kubelet needs containerd, too).
-pub const ON_THE_API: [(&str, Add); 5] = [
+pub(super) const ON_THE_API: [(&str, Add); 5] = [
     ("controllers", add_controllers),
     ("scheduler", add_scheduler),
     ("proxy", add_proxy),
@@ -25,13 +33,8 @@ pub const ON_THE_API: [(&str, Add); 5] = [
     ("kubelet", add_kubelet),
 ];
 
-pub fn add_store(
-    graph: &mut Graph,
-    config: &Arc<ServerConfig>,
-    identities: &Arc<Identities>,
-    shared: &Arc<Shared>,
-) {
-    let (config, identities, shared) = (config.clone(), identities.clone(), shared.clone());
+pub(super) fn add_store(graph: &mut Graph, wiring: Wiring) {
+    let Wiring { config, identities, shared } = wiring;
     graph.add("store", &[], move |part| async move {
         let store =
             Store::open(skiff_store::Config::new(&config.node_name, config.data_dir.join("store")))
@@ -44,19 +47,16 @@ pub fn add_store(
         )?;
         shared.store.set(store.clone()).ok();
         part.ready()();
-        let _ = (listener, tls); part.shutdown.cancelled().await; let served: anyhow::Result<()> = Ok(());
+        let served =
+            skiff_store::etcd::serve(store.clone(), listener, Some(Arc::new(tls)), part.shutdown)
+                .await;
         store.shutdown().await;
         Ok(served?)
     });
 }
 
-pub fn add_apiserver(
-    graph: &mut Graph,
-    config: &Arc<ServerConfig>,
-    identities: &Arc<Identities>,
-    shared: &Arc<Shared>,
-) {
-    let (config, identities, shared) = (config.clone(), identities.clone(), shared.clone());
+pub(super) fn add_apiserver(graph: &mut Graph, wiring: Wiring) {
+    let Wiring { config, identities, shared } = wiring;
     graph.add("apiserver", &["store"], move |part| async move {
         let listener = bind(config.api, "--https-listen-port").await?;
         let tls =
@@ -89,17 +89,13 @@ fn core_config(
     }
 }
 
-fn add_controllers(
-    graph: &mut Graph,
-    config: &Arc<ServerConfig>,
-    identities: &Arc<Identities>,
-    shared: &Arc<Shared>,
-) {
-    let (config, identities, shared) = (config.clone(), identities.clone(), shared.clone());
+fn add_controllers(graph: &mut Graph, wiring: Wiring) {
+    let Wiring { config, identities, shared } = wiring;
     graph.add("controllers", &["apiserver"], move |part| async move {
         let api = shared.api("system:kube-controller-manager", &[])?;
         let settings = skiff_controllers::Config {
             cluster_cidr: Some(config.cluster_cidr.to_string()),
+            node_monitor_grace: HEARTBEAT_GRACE,
             root_ca_pem: Some(identities.cluster_ca_pem.clone()),
             ..Default::default()
         };
@@ -107,13 +103,8 @@ fn add_controllers(
     });
 }
 
-fn add_scheduler(
-    graph: &mut Graph,
-    _: &Arc<ServerConfig>,
-    _: &Arc<Identities>,
-    shared: &Arc<Shared>,
-) {
-    let shared = shared.clone();
+fn add_scheduler(graph: &mut Graph, wiring: Wiring) {
+    let Wiring { shared, .. } = wiring;
     graph.add("scheduler", &["apiserver"], move |part| async move {
         let api = shared.api("system:kube-scheduler", &[])?;
         Ok(skiff_scheduler::run(api, Default::default(), part.shutdown.clone(), part.ready())
@@ -121,33 +112,22 @@ fn add_scheduler(
     });
 }
 
-fn add_proxy(
-    graph: &mut Graph,
-    config: &Arc<ServerConfig>,
-    _: &Arc<Identities>,
-    shared: &Arc<Shared>,
-) {
-    let (config, shared) = (config.clone(), shared.clone());
+fn add_proxy(graph: &mut Graph, wiring: Wiring) {
+    let Wiring { config, shared, .. } = wiring;
     graph.add("proxy", &["apiserver"], move |part| async move {
         let api = shared.api("system:kube-proxy", &["system:node-proxier"])?;
-        let settings = skiff_proxy::Config::new(
-            &config.cluster_cidr.to_string(),
-            config.node_ip,
-            &config.node_name,
-        );
+        let cluster_cidr = config.cluster_cidr.to_string();
+        let mut settings =
+            skiff_proxy::Config::new(&cluster_cidr, config.node_ip, &config.node_name);
+        settings.mode = config.proxy_mode;
         Ok(skiff_proxy::run(api, settings, part.shutdown.clone(), part.ready()).await?)
     });
 }
 
-fn add_ingress(
-    graph: &mut Graph,
-    config: &Arc<ServerConfig>,
-    _: &Arc<Identities>,
-    shared: &Arc<Shared>,
-) {
-    let (config, shared) = (config.clone(), shared.clone());
+fn add_ingress(graph: &mut Graph, wiring: Wiring) {
+    let Wiring { config, shared, .. } = wiring;
     graph.add("ingress", &["apiserver"], move |part| async move {
-        let api = shared.api("system:ingress", &["system:masters"])?;
+        let api = shared.api("system:ingress", &[])?;
         let settings = skiff_ingress::Config {
             listen: config.ingress.clone(),
             node_addresses: vec![config.node_ip],
@@ -157,8 +137,8 @@ fn add_ingress(
     });
 }
 
-pub fn add_containerd(graph: &mut Graph, config: &Arc<ServerConfig>, shared: &Arc<Shared>) {
-    let (config, shared) = (config.clone(), shared.clone());
+pub(super) fn add_containerd(graph: &mut Graph, wiring: Wiring) {
+    let Wiring { config, shared, .. } = wiring;
     graph.add("containerd", &[], move |part| async move {
         use skiff_kubelet::containerd_supervisor::{Config, Supervisor};
         if let Some(address) = &config.containerd_address {
@@ -181,13 +161,8 @@ pub fn add_containerd(graph: &mut Graph, config: &Arc<ServerConfig>, shared: &Ar
     });
 }
 
-fn add_kubelet(
-    graph: &mut Graph,
-    config: &Arc<ServerConfig>,
-    identities: &Arc<Identities>,
-    shared: &Arc<Shared>,
-) {
-    let (config, identities, shared) = (config.clone(), identities.clone(), shared.clone());
+fn add_kubelet(graph: &mut Graph, wiring: Wiring) {
+    let Wiring { config, identities, shared } = wiring;
     graph.add("kubelet", &["apiserver", "containerd"], move |part| async move {
         let address = shared.containerd.get().context("containerd is not there")?;
         let runtime = Arc::new(connect_containerd(&config, address).await?);
@@ -256,6 +231,8 @@ pub fn kubelet_config(config: &ServerConfig) -> skiff_kubelet::Config {
     settings.taints.clone_from(&config.node_taints);
     settings.node_port = config.kubelet.port();
     settings.version = format!("v{}", env!("CARGO_PKG_VERSION"));
+    settings.lease_renew_interval = HEARTBEAT;
+    settings.lease_duration = HEARTBEAT_GRACE;
     settings
 }
 

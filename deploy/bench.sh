@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Measures what the README's table says, with the release build, on a host of its own (a
+# network namespace). Five runs each, medians. ./dev bench [start|idle|pods|all]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+bin=$(readlink -f "${SKIFF_BIN:-${CARGO_TARGET_DIR:-target}/release/skiff}")
+what=${1:-all}
+[ -n "${SKIFF_BIN:-}" ] || cargo build --release -p skiff
+work=$(mktemp -d) ns=skiff-bench-$$
+export KUBECONFIG=$work/kubeconfig
+
+host() { nsenter --net="/run/netns/$ns" -- "$@"; }
+flags() { echo --data-dir "$work/data" --run-dir "$work/run" --log-dir "$work/pods" --write-kubeconfig "$KUBECONFIG" --node-name bench --node-ip 198.18.255.2; }
+server() { host "$bin" server $(flags) >>"$work/log" 2>&1 & pid=$!; }
+image() { host "$bin" image --containerd-address "$work/run/containerd/containerd.sock" --data-dir "$work/data" --run-dir "$work/run" "$@"; }
+stop() { kill "$pid"; wait "$pid" 2>/dev/null || true; }
+clean() { host "$bin" cleanup --data $(flags) >/dev/null; }
+finish() {
+    [ -n "${pid:-}" ] && kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null || true
+    clean || true
+    ip netns del "$ns" 2>/dev/null || true
+    rm -rf "$work"
+}
+trap finish EXIT
+
+ip netns add "$ns"
+ip link add "sb$$" type veth peer name inner netns "$ns"
+ip addr add 198.18.255.1/30 dev "sb$$" && ip link set "sb$$" up
+ip -n "$ns" addr add 198.18.255.2/30 dev inner
+ip -n "$ns" link set inner up && ip -n "$ns" link set lo up
+ip -n "$ns" route add default via 198.18.255.1
+
+median() { sort -n | awk '{v[NR]=$1} END {print v[int((NR+1)/2)]}'; }
+millis() { date +%s%3N; }
+ready() { host "$bin" get nodes --no-headers 2>/dev/null | grep -qw Ready; }
+row() { printf '%-58s %s\n' "$1" "$2"; }
+
+row "load average before" "$(cut -d' ' -f1-3 /proc/loadavg)"
+row "size of the binary, MB" "$(($(stat -c %s "$bin") / 1000000))"
+
+bench_start() {
+    local times=""
+    for _ in 1 2 3 4 5; do
+        local begin; begin=$(millis)
+        server
+        until ready; do sleep 0.02; done
+        times="$times $(($(millis) - begin))"
+        stop; clean
+    done
+    row "cold start to node Ready, containerd's included, ms" "$(tr ' ' '\n' <<<"$times" | grep . | median) of$times"
+}
+
+idle_figures() { # SECONDS
+    local ticks0 ticks1 bytes0 bytes1
+    ticks0=$(awk '{print $14+$15}' "/proc/$pid/stat"); bytes0=$(awk '/^write_bytes/ {print $2}' "/proc/$pid/io")
+    sleep "$1"
+    ticks1=$(awk '{print $14+$15}' "/proc/$pid/stat"); bytes1=$(awk '/^write_bytes/ {print $2}' "/proc/$pid/io")
+    row "idle: memory resident, MiB" "$(awk '/^VmRSS/ {printf "%.1f", $2/1024}' "/proc/$pid/status")"
+    row "idle: of that, private and dirty, MiB" "$(awk '/^Private_Dirty/ {s+=$2} END {printf "%.1f", s/1024}' "/proc/$pid/smaps_rollup")"
+    row "idle: CPU, % of a core" "$(awk -v t=$((ticks1 - ticks0)) -v s="$1" 'BEGIN {printf "%.2f", t/s}')"
+    row "idle: written to disk, MB a day" "$(awk -v b=$((bytes1 - bytes0)) -v s="$1" 'BEGIN {printf "%.1f", b*86400/s/1e6}')"
+}
+
+bench_idle() {
+    server
+    until ready; do sleep 0.05; done
+    sleep 60
+    idle_figures 60
+    stop; clean
+}
+
+pod() { # NAME
+    printf '{"apiVersion":"v1","kind":"Pod","metadata":{"name":"%s","labels":{"app":"bench"}},"spec":{"terminationGracePeriodSeconds":0,"containers":[{"name":"c","image":"skiff.local/demo-web:1","command":["sleep","1000"]}]}}\n' "$1"
+}
+
+bench_pods() {
+    server
+    until ready; do sleep 0.05; done
+    python3 deploy/demo/image.py "$work/images" >/dev/null
+    image import "$work/images/demo-web-1.tar" >/dev/null
+    local times="" all="" each=""
+    for n in $(seq 6); do
+        pod "one-$n" >"$work/pod.json"
+        local begin; begin=$(millis)
+        host "$bin" create -f "$work/pod.json" >/dev/null
+        host "$bin" wait pod "one-$n" --for 'jsonpath={.status.phase}=Running' --timeout 20s >/dev/null
+        # The first run warms caches and is not counted.
+        [ "$n" -eq 1 ] || times="$times $(($(millis) - begin))"
+        host "$bin" delete pod "one-$n" --grace-period 0 >/dev/null
+    done
+    row "one pod, create to Running (two client calls included), ms" "$(tr ' ' '\n' <<<"$times" | grep . | median) of$times"
+    for round in 1 2 3 4 5; do
+        for n in $(seq 20); do pod "many-$round-$n"; echo ---; done >"$work/pods.yaml"
+        local begin; begin=$(millis)
+        host "$bin" get pods -l app=bench -w --no-headers >"$work/watch" 2>/dev/null &
+        local watcher=$!
+        host "$bin" create -f "$work/pods.yaml" >/dev/null
+        local running=0 marks=""
+        while [ "$running" -lt 20 ]; do
+            local now; now=$(grep -w Running "$work/watch" | awk '{print $1}' | sort -u | wc -l)
+            while [ "$running" -lt "$now" ]; do running=$((running + 1)); marks="$marks $(($(millis) - begin))"; done
+            sleep 0.005
+            [ $(($(millis) - begin)) -lt 30000 ] || break
+        done
+        kill "$watcher" 2>/dev/null || true
+        wait "$watcher" 2>/dev/null || true
+        each="$each $(tr ' ' '\n' <<<"$marks" | grep . | median)"
+        all="$all ${marks##* }"
+        host "$bin" delete pods -l app=bench --grace-period 0 >/dev/null
+    done
+    row "20 pods at once, median of the twenty, ms" "$(tr ' ' '\n' <<<"$each" | grep . | median) of$each"
+    row "20 pods at once, the last one, ms" "$(tr ' ' '\n' <<<"$all" | grep . | median) of$all"
+    stop; clean
+}
+
+case "$what" in
+    start) bench_start ;;
+    idle) bench_idle ;;
+    pods) bench_pods ;;
+    all) bench_start; bench_pods; bench_idle ;;
+    *) echo "bench: $what is none of start, idle, pods, all" >&2; exit 2 ;;
+esac
