@@ -67,6 +67,8 @@ const INGRESS: &[Rule] = &[
     rule("", &["events"], WRITE),
     rule("discovery.k8s.io", &["endpointslices"], READ),
     rule("networking.k8s.io", &["ingresses", "ingressclasses"], READ),
+    // It makes its own class at the first start.
+    rule("networking.k8s.io", &["ingressclasses"], &["create"]),
     rule("networking.k8s.io", &["ingresses/status"], CHANGE),
     rule(COORDINATION, &["leases"], &["get", "list", "watch", "create", "update"]),
 ];
