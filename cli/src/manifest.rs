@@ -73,7 +73,7 @@ pub fn parse(source: &str, text: &str) -> Vec<Parsed> {
         if body.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             continue;
         }
-        match serde_saphyr::from_str::<Value>(&body) {
+        match from_yaml(&body) {
             Ok(Value::Null) => {}
             Ok(object) => documents.extend(flatten(source, number, object)),
             Err(error) => documents.push(Err(anyhow::anyhow!(
@@ -83,6 +83,13 @@ pub fn parse(source: &str, text: &str) -> Vec<Parsed> {
         }
     }
     documents
+}
+
+/// Reads YAML as kubectl does, by the rules of YAML 1.1: `yes` and `on` are booleans, `0644` is
+/// an octal number.
+pub fn from_yaml(text: &str) -> Result<Value, serde_saphyr::Error> {
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    serde_saphyr::from_str_with_options(text, options)
 }
 
 fn split(text: &str) -> Vec<String> {
@@ -132,6 +139,7 @@ pub fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn one_broken_document_leaves_the_others() {
@@ -151,6 +159,42 @@ mod tests {
             .map(|d| d.expect("reads").object["kind"].clone())
             .collect();
         assert_eq!(kinds, ["Pod", "Service"]);
+    }
+
+    #[test]
+    fn scalars_mean_what_they_mean_to_kubectl() {
+        for (text, value) in [
+            ("0644", json!(420)),
+            ("0o644", json!(420)),
+            ("0x1F", json!(31)),
+            ("yes", json!(true)),
+            ("Off", json!(false)),
+            ("n", json!(false)),
+            ("\"yes\"", json!("yes")),
+            ("'0644'", json!("0644")),
+            ("~", json!(null)),
+            ("1.5", json!(1.5)),
+            ("1_000", json!(1000)),
+            ("08", json!(8.0)),
+            ("12:30:45", json!("12:30:45")),
+            ("2024-01-02", json!("2024-01-02")),
+            ("1.2.3", json!("1.2.3")),
+            ("100m", json!("100m")),
+        ] {
+            let read = from_yaml(&format!("a: {text}")).expect(text);
+            assert_eq!(read["a"], value, "{text}");
+        }
+        let keys = from_yaml("{1: a, true: b}").expect("reads");
+        assert_eq!(keys, json!({"1": "a", "true": "b"}));
+    }
+
+    #[test]
+    fn anchors_and_block_texts() {
+        let text = "a: &x {k: v}\nb: *x\nc: {<<: *x, l: w}\nd: |\n  one\n  two\ne: >-\n  one\n  two\n";
+        let read = from_yaml(text).expect("reads");
+        let expected = json!({"a": {"k": "v"}, "b": {"k": "v"}, "c": {"k": "v", "l": "w"},
+            "d": "one\ntwo\n", "e": "one two"});
+        assert_eq!(read, expected);
     }
 
     #[test]

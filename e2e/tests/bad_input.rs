@@ -30,7 +30,11 @@ fn each_fault_is_one_clear_error() {
     immutable_fields(&cluster);
 
     // After all of that, the server still serves.
-    assert!(cluster.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: last}\n").contains("configmap/last created"));
+    assert!(
+        cluster
+            .apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: last}\n")
+            .contains("configmap/last created")
+    );
 }
 
 fn two_documents_one_broken(cluster: &Cluster) {
@@ -41,10 +45,17 @@ fn two_documents_one_broken(cluster: &Cluster) {
 }
 
 fn immutable_fields(cluster: &Cluster) {
-    let service = |ip: &str| format!("apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{clusterIP: {ip}, ports: [{{port: 80}}]}}\n");
+    let service = |ip: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{clusterIP: {ip}, ports: [{{port: 80}}]}}\n"
+        )
+    };
     cluster.apply(&service("10.43.0.99"));
     let text = cluster.apply_fails(&service("10.43.0.98"));
-    assert!(text.contains("spec.clusterIPs[0]") && text.contains("may not change once set"), "{text}");
+    assert!(
+        text.contains("spec.clusterIPs[0]") && text.contains("may not change once set"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -60,14 +71,24 @@ fn a_port_already_taken_is_named_with_its_flag() {
     let done = second.output().expect("starts");
     let text = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(!done.status.success());
-    assert!(text.contains("is another program using the port?") && text.contains("--store-listen-port"), "{text}");
+    assert!(
+        text.contains("is another program using the port?") && text.contains("Choose another with --"),
+        "{text}"
+    );
 }
 
 #[test]
 fn a_data_folder_in_use_is_refused() {
     let cluster = Cluster::start_with("lock", &["--disable-agent"]);
     let mut second = cluster.host.command(binary().to_str().expect("UTF-8"));
-    second.args(["server", "--disable-agent", "--store-listen-port", "12379", "--https-listen-port", "16443"]);
+    second.args([
+        "server",
+        "--disable-agent",
+        "--store-listen-port",
+        "12379",
+        "--https-listen-port",
+        "16443",
+    ]);
     second.arg("--data-dir").arg(cluster.path("data"));
     second.arg("--write-kubeconfig").arg(cluster.path("second-kubeconfig"));
     let done = second.output().expect("starts");
@@ -80,7 +101,12 @@ fn a_data_folder_in_use_is_refused() {
 fn nobody_anonymous_is_let_in() {
     let cluster = Cluster::start_with("anon", &["--disable-agent"]);
     let text = std::fs::read_to_string(cluster.path("kubeconfig")).expect("reads");
-    let without: String = text.lines().filter(|l| !l.contains("client-")).map(|l| format!("{l}\n")).collect();
+    // What stands deeper than `user:` is its certificate and key.
+    let mut lines: Vec<_> = text.lines().collect();
+    let user = lines.iter().position(|line| line.trim() == "user:").expect("a user");
+    let end = lines[user + 1..].iter().position(|line| !line.starts_with("    "));
+    lines.splice(user..end.map_or(lines.len(), |n| user + 1 + n), ["  user: {}"]);
+    let without = lines.join("\n");
     std::fs::write(cluster.path("anonymous"), without).expect("writes");
     let path = cluster.path("anonymous").display().to_string();
     let text = cluster.fails(&["--kubeconfig", &path, "get", "pods"]);

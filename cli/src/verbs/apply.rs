@@ -5,6 +5,7 @@ use clap::Args;
 use serde_json::Value;
 use skiff_client::{FieldValidation, Patch, ResourceInfo, Target, WriteOptions};
 
+use crate::out::{out, outln};
 use crate::connect::{Session, explain};
 use crate::manifest::{self, Document, text};
 use crate::merge::{LAST_APPLIED, three_way};
@@ -118,7 +119,7 @@ impl Apply {
         };
         if self.dry_run.as_deref() == Some("client") {
             let what = if live.is_some() { "configured" } else { "created" };
-            println!("{} {what} (dry run)", singular_name(info, &target.name));
+            outln!("{} {what} (dry run)", singular_name(info, &target.name));
             return Ok(());
         }
         let (object, what) = match live {
@@ -153,12 +154,12 @@ impl Apply {
         what: &str,
     ) -> anyhow::Result<()> {
         match &self.output {
-            Some(Format::Json) => print!("{}", output::json(&object.parse()?)?),
-            Some(Format::Yaml) => print!("{}", output::yaml(&object.parse()?)?),
-            Some(Format::Name) => println!("{}", singular_name(info, object.name())),
+            Some(Format::Json) => out!("{}", output::json(&object.parse()?)?),
+            Some(Format::Yaml) => out!("{}", output::yaml(&object.parse()?)?),
+            Some(Format::Name) => outln!("{}", singular_name(info, object.name())),
             _ => {
                 let suffix = if self.dry_run.is_some() { " (server dry run)" } else { "" };
-                println!("{} {what}{suffix}", singular_name(info, object.name()));
+                outln!("{} {what}{suffix}", singular_name(info, object.name()));
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use skiff_client::Target;
 
 use super::apply::{locate, prefixed, write_options};
+use crate::out::{out, outln};
 use crate::connect::{Session, explain};
 use crate::manifest::{self, Document};
 use crate::output::{self, Format};
@@ -116,16 +117,16 @@ async fn one(
     };
     let name = manifest::text(&tree, &["metadata", "name"]);
     match &common.output {
-        Some(Format::Json) => print!("{}", output::json(&tree)?),
-        Some(Format::Yaml) => print!("{}", output::yaml(&tree)?),
-        Some(Format::Name) => println!("{}", singular_name(info, name)),
+        Some(Format::Json) => out!("{}", output::json(&tree)?),
+        Some(Format::Yaml) => out!("{}", output::yaml(&tree)?),
+        Some(Format::Name) => outln!("{}", singular_name(info, name)),
         _ => {
             let suffix = match common.dry_run.as_deref() {
                 Some("server") => " (server dry run)",
                 Some(_) => " (dry run)",
                 None => "",
             };
-            println!("{} created{suffix}", singular_name(info, name));
+            outln!("{} created{suffix}", singular_name(info, name));
         }
     }
     Ok(())

@@ -9,6 +9,7 @@ use skiff_proto::{FieldSelector, Object};
 
 use super::Selection;
 use super::apply::locate;
+use crate::out::outln;
 use crate::connect::{Session, explain};
 use crate::manifest;
 use crate::resources::singular_name;
@@ -62,7 +63,7 @@ impl Delete {
                 Ok(left) => {
                     let what = if self.force { "force deleted" } else { "deleted" };
                     let (kind, name) = (qualified(&doomed.info), &doomed.target.name);
-                    println!("{kind} {name:?} {what}");
+                    outln!("{kind} {name:?} {what}");
                     if let Deleted::Terminating(object) = left {
                         going.push((doomed, object));
                     }

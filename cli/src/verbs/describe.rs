@@ -7,6 +7,7 @@ use skiff_client::{ListOptions, Target};
 use skiff_proto::{FieldSelector, Object, resource};
 
 use super::{Selection, tree};
+use crate::out::{out, outln};
 use crate::connect::Session;
 use crate::describe::{self, Related};
 
@@ -28,11 +29,11 @@ impl Describe {
         for asked in session.catalog.asked(&self.resources)? {
             for object in session.fetch(&asked, &self.selection).await? {
                 if !first {
-                    println!("\n");
+                    outln!("\n");
                 }
                 first = false;
                 let related = self.related(session, &object).await?;
-                print!("{}", describe::describe(&tree(&object)?, &related, SystemTime::now()));
+                out!("{}", describe::describe(&tree(&object)?, &related, SystemTime::now()));
             }
         }
         Ok(0)

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::out::{out, outln};
 use crate::Global;
 use crate::connect::{Session, api};
 use crate::table;
@@ -26,7 +27,7 @@ impl ApiResources {
         });
         infos.retain(|info| self.namespaced.is_none_or(|wanted| info.namespaced == wanted));
         if self.output.as_deref() == Some("name") {
-            infos.iter().for_each(|info| println!("{}", info.resource.group_resource()));
+            infos.iter().for_each(|info| outln!("{}", info.resource.group_resource()));
             return Ok(0);
         }
         let mut header = vec!["NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND"];
@@ -48,7 +49,7 @@ impl ApiResources {
             row
         };
         let rows: Vec<_> = infos.iter().map(row).collect();
-        print!("{}", table::layout(&header, &rows, !self.no_headers));
+        out!("{}", table::layout(&header, &rows, !self.no_headers));
         Ok(0)
     }
 }
@@ -62,14 +63,14 @@ pub struct Version {
 
 impl Version {
     pub async fn run(self, global: &Global) -> anyhow::Result<i32> {
-        println!("Client Version: v{}", env!("CARGO_PKG_VERSION"));
+        outln!("Client Version: v{}", env!("CARGO_PKG_VERSION"));
         if self.client {
             return Ok(0);
         }
         let (api, _) = api(global).await?;
         let server = api.version().await.map_err(crate::connect::explain)?;
-        println!("Server Version: {}", server.version);
-        println!("Kubernetes API: {}", server.kubernetes_version);
+        outln!("Server Version: {}", server.version);
+        outln!("Kubernetes API: {}", server.kubernetes_version);
         Ok(0)
     }
 }

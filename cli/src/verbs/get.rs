@@ -1,6 +1,5 @@
 //! `get`: tables, documents, and changes as they happen.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -10,6 +9,7 @@ use skiff_client::{ResourceInfo, Target, WatchEvent, WatchOptions};
 use skiff_proto::{FieldSelector, Object};
 
 use super::{Selection, tree};
+use crate::out::{self, out, outln};
 use crate::columns::{self, Style};
 use crate::connect::{Session, explain};
 use crate::output::{self, Format};
@@ -83,7 +83,7 @@ impl Get {
             Some(Format::Name) => {
                 for (asked, objects) in found {
                     for object in objects {
-                        println!("{}", singular_name(&asked.info, object.name()));
+                        outln!("{}", singular_name(&asked.info, object.name()));
                     }
                 }
                 Ok(())
@@ -122,7 +122,7 @@ impl Get {
             Format::JsonPath(template) => template.render(&output::as_list(trees, single)),
             _ => output::json(&output::as_list(trees, single))?,
         };
-        std::io::stdout().write_all(text.as_bytes())?;
+        out!("{text}");
         Ok(())
     }
 
@@ -145,12 +145,12 @@ impl Get {
         }
         for (n, (asked, objects)) in filled.iter().enumerate() {
             if n > 0 {
-                println!();
+                outln!();
             }
             let mut trees = objects.iter().map(|o| tree(o)).collect::<anyhow::Result<Vec<_>>>()?;
             self.sort(&mut trees)?;
             let style = self.style(found.len() > 1);
-            print!("{}", columns::table(&asked.info, &trees, style, SystemTime::now()));
+            out!("{}", columns::table(&asked.info, &trees, style, SystemTime::now()));
         }
         Ok(())
     }
@@ -202,13 +202,13 @@ impl Get {
         match &self.output {
             None | Some(Format::Wide) => {
                 let style = Style { no_headers: true, ..self.style(false) };
-                print!("{}", columns::table(info, &[tree], style, SystemTime::now()));
+                out!("{}", columns::table(info, &[tree], style, SystemTime::now()));
             }
-            Some(Format::Name) => println!("{}", singular_name(info, object.name())),
-            Some(Format::Yaml) => print!("---\n{}", output::yaml(&tree)?),
+            Some(Format::Name) => outln!("{}", singular_name(info, object.name())),
+            Some(Format::Yaml) => out!("---\n{}", output::yaml(&tree)?),
             Some(format) => self.print_documents(format, vec![tree], true)?,
         }
-        std::io::stdout().flush()?;
+        out::flush();
         Ok(())
     }
 }

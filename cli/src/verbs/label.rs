@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use skiff_client::{Patch, WriteOptions};
 
 use super::Selection;
+use crate::out::outln;
 use crate::connect::{Session, explain};
 use crate::resources::singular_name;
 
@@ -79,7 +80,7 @@ impl Change {
                     false if fields.values().all(Value::is_null) => removed.to_owned(),
                     false => set.to_owned(),
                 };
-                println!("{} {what}", singular_name(&asked.info, object.name()));
+                outln!("{} {what}", singular_name(&asked.info, object.name()));
             }
         }
         Ok(0)

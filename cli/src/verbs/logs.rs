@@ -1,6 +1,6 @@
 //! `logs`.
 
-use std::io::Write;
+use std::borrow::Cow;
 
 use clap::Args;
 use futures_util::StreamExt;
@@ -8,6 +8,7 @@ use skiff_client::{LogOptions, Target};
 use skiff_proto::resource::PODS;
 
 use crate::connect::{Session, explain};
+use crate::out;
 use crate::verbs::exec::pod_name;
 
 #[derive(Debug, Args)]
@@ -67,10 +68,8 @@ impl Logs {
             };
             streams.push(stream.map(move |chunk| (prefix.clone(), chunk)).boxed());
         }
-        let mut out = std::io::stdout();
         while let Some((prefix, chunk)) = streams.next().await {
-            write_lines(&mut out, &prefix, &chunk.map_err(explain)?)?;
-            out.flush()?;
+            out::bytes(&prefixed(&prefix, &chunk.map_err(explain)?));
         }
         Ok(0)
     }
@@ -98,15 +97,12 @@ async fn selected(session: &Session, selector: &str) -> anyhow::Result<Vec<Strin
     Ok(pods.iter().map(|pod| pod.name().to_owned()).collect())
 }
 
-fn write_lines(out: &mut impl Write, prefix: &str, chunk: &[u8]) -> std::io::Result<()> {
+fn prefixed<'a>(prefix: &str, chunk: &'a [u8]) -> Cow<'a, [u8]> {
     if prefix.is_empty() {
-        return out.write_all(chunk);
+        return Cow::Borrowed(chunk);
     }
-    for line in chunk.split_inclusive(|b| *b == b'\n') {
-        out.write_all(prefix.as_bytes())?;
-        out.write_all(line)?;
-    }
-    Ok(())
+    let lines = chunk.split_inclusive(|b| *b == b'\n');
+    Cow::Owned(lines.flat_map(|line| [prefix.as_bytes(), line]).flatten().copied().collect())
 }
 
 /// Reads Go's duration form: `1h30m`, `90s`, `500ms`.
@@ -153,8 +149,7 @@ mod tests {
 
     #[test]
     fn every_line_gets_the_prefix() {
-        let mut out = Vec::new();
-        write_lines(&mut out, "[pod/a/] ", b"one\ntwo\n").expect("writes");
-        assert_eq!(out, b"[pod/a/] one\n[pod/a/] two\n");
+        let text = prefixed("[pod/a/] ", b"one\ntwo\n");
+        assert_eq!(text.as_ref(), b"[pod/a/] one\n[pod/a/] two\n");
     }
 }

@@ -5,6 +5,7 @@ use clap::Args;
 use skiff_client::{Patch, WriteOptions};
 
 use super::Selection;
+use crate::out::outln;
 use crate::connect::{Session, explain};
 use crate::resources::singular_name;
 
@@ -36,7 +37,7 @@ impl PatchArgs {
                 "must specify --patch or --patch-file containing the contents of the patch"
             ),
         };
-        let tree: serde_json::Value = serde_saphyr::from_str(&text)
+        let tree: serde_json::Value = crate::manifest::from_yaml(&text)
             .map_err(|e| anyhow::anyhow!("unable to parse {text:?}: {e}"))?;
         let body = Bytes::from(tree.to_string());
         let patch = match self.kind.as_str() {
@@ -57,7 +58,7 @@ impl PatchArgs {
                     .map_err(explain)?;
                 let same = patched.resource_version() == object.resource_version();
                 let suffix = if same { " (no change)" } else { "" };
-                println!("{} patched{suffix}", singular_name(&asked.info, object.name()));
+                outln!("{} patched{suffix}", singular_name(&asked.info, object.name()));
             }
         }
         Ok(0)

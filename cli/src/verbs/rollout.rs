@@ -11,6 +11,7 @@ use skiff_proto::model::{Deployment, ReplicaSet};
 use skiff_proto::{FieldSelector, Timestamp, resource};
 
 use super::logs::seconds;
+use crate::out::outln;
 use crate::connect::{Session, explain};
 use crate::resources::singular_name;
 use crate::table;
@@ -142,7 +143,7 @@ async fn change(session: &Session, name: &str, patch: Value, what: &str) -> anyh
         .patch(&session.target(info, name), patch, &WriteOptions::default())
         .await
         .map_err(explain)?;
-    println!("{} {what}", singular_name(info, name));
+    outln!("{} {what}", singular_name(info, name));
     Ok(())
 }
 
@@ -188,7 +189,7 @@ async fn status(session: &Session, name: &str, watch: bool) -> anyhow::Result<()
     let mut said = String::new();
     let mut say = |text: String| {
         if text != said {
-            println!("{text}");
+            outln!("{text}");
             said = text;
         }
     };
@@ -252,8 +253,8 @@ async fn history(session: &Session, name: &str) -> anyhow::Result<()> {
         rs.metadata.annotations.get(CHANGE_CAUSE).cloned().unwrap_or_else(|| "<none>".into())
     };
     let rows: Vec<_> = revisions.iter().map(|(n, rs)| vec![n.to_string(), cause(rs)]).collect();
-    println!("{} ", singular_name(info, name));
-    println!("{}", table::layout(&["REVISION", "CHANGE-CAUSE"], &rows, true));
+    outln!("{} ", singular_name(info, name));
+    outln!("{}", table::layout(&["REVISION", "CHANGE-CAUSE"], &rows, true));
     Ok(())
 }
 
@@ -280,7 +281,7 @@ async fn undo(session: &Session, name: &str, to: i64) -> anyhow::Result<()> {
     }
     let info = session.catalog.find("deployments")?;
     if template == deployment.spec.template {
-        println!(
+        outln!(
             "{} skipped rollback (current template already matches revision)",
             singular_name(info, name)
         );
@@ -294,7 +295,7 @@ async fn undo(session: &Session, name: &str, to: i64) -> anyhow::Result<()> {
         .patch(&session.target(info, name), patch, &WriteOptions::default())
         .await
         .map_err(explain)?;
-    println!("{} rolled back", singular_name(info, name));
+    outln!("{} rolled back", singular_name(info, name));
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use serde_json::json;
 use skiff_client::{Patch, WriteOptions};
 
 use super::Selection;
+use crate::out::outln;
 use crate::connect::{Session, explain};
 use crate::resources::singular_name;
 
@@ -49,7 +50,7 @@ impl Scale {
                     .patch(&target, patch, &WriteOptions::default())
                     .await
                     .map_err(explain)?;
-                println!("{} scaled", singular_name(&asked.info, object.name()));
+                outln!("{} scaled", singular_name(&asked.info, object.name()));
             }
         }
         Ok(0)

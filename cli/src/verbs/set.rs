@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use skiff_client::{Patch, WriteOptions};
 
 use super::Selection;
+use crate::out::outln;
 use crate::connect::{Session, explain};
 use crate::resources::singular_name;
 
@@ -38,7 +39,7 @@ impl Set {
                     .patch(&target, body, &WriteOptions::default())
                     .await
                     .map_err(explain)?;
-                println!("{} image updated", singular_name(&asked.info, object.name()));
+                outln!("{} image updated", singular_name(&asked.info, object.name()));
             }
         }
         Ok(0)

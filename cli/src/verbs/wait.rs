@@ -10,6 +10,7 @@ use skiff_proto::FieldSelector;
 
 use super::Selection;
 use super::logs::seconds;
+use crate::out::outln;
 use crate::connect::{Session, explain};
 use crate::jsonpath::Template;
 use crate::resources::{Asked, singular_name};
@@ -101,7 +102,7 @@ impl Wait {
                     Ok(done) => {
                         done?;
                         let what = if goal == Goal::Delete { "deleted" } else { "condition met" };
-                        println!("{} {what}", singular_name(&asked.info, &name));
+                        outln!("{} {what}", singular_name(&asked.info, &name));
                     }
                     Err(_) => {
                         anyhow::bail!(
