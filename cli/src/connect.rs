@@ -65,28 +65,29 @@ pub fn explain(status: skiff_proto::Status) -> anyhow::Error {
     match status.reason.as_str() {
         "" => anyhow::anyhow!("Error from server: {status}"),
         // kubectl leaves these messages as they are.
-        "Invalid" => anyhow::anyhow!("The {}", invalid(&status)),
+        "Invalid" => anyhow::anyhow!("{}", invalid(&status)),
         reason => anyhow::anyhow!("Error from server ({reason}): {status}"),
     }
 }
 
-/// `Deployment "web" is invalid: spec.replicas: Invalid value: ...`, causes below one another.
+/// `The Deployment "web" is invalid: spec.replicas: Invalid value: ...`, several causes below one
+/// another, as kubectl tells them.
 fn invalid(status: &skiff_proto::Status) -> String {
-    let Some(details) = status.details.as_ref().filter(|d| !d.causes.is_empty()) else {
-        return format!("request is invalid: {status}");
+    let details = status.details.clone().unwrap_or_default();
+    let head = match details.kind.is_empty() && details.name.is_empty() {
+        true => "The request is invalid".to_owned(),
+        false => format!("The {} {:?} is invalid", details.kind, details.name),
     };
-    let head = status.message.split(": ").next().unwrap_or_default();
-    let head = if head.contains("is invalid") {
-        head.to_owned()
-    } else {
-        format!("{:?} is invalid", details.name)
+    let cause = |c: &skiff_proto::status::Cause| match c.field.is_empty() {
+        true => c.message.clone(),
+        false => format!("{}: {}", c.field, c.message),
     };
-    let cause = |c: &skiff_proto::status::Cause| format!("{}: {}", c.field, c.message);
     match details.causes.as_slice() {
+        [] => format!("{head}: {}", status.message),
         [only] => format!("{head}: {}", cause(only)),
-        many => format!(
-            "{head}: \n{}",
-            many.iter().map(|c| format!("* {}", cause(c))).collect::<Vec<_>>().join("\n")
-        ),
+        many => {
+            let lines: Vec<_> = many.iter().map(|c| format!("* {}", cause(c))).collect();
+            format!("{head}: \n{}", lines.join("\n"))
+        }
     }
 }

@@ -190,7 +190,8 @@ mod tests {
 
     #[test]
     fn anchors_and_block_texts() {
-        let text = "a: &x {k: v}\nb: *x\nc: {<<: *x, l: w}\nd: |\n  one\n  two\ne: >-\n  one\n  two\n";
+        let text =
+            "a: &x {k: v}\nb: *x\nc: {<<: *x, l: w}\nd: |\n  one\n  two\ne: >-\n  one\n  two\n";
         let read = from_yaml(text).expect("reads");
         let expected = json!({"a": {"k": "v"}, "b": {"k": "v"}, "c": {"k": "v", "l": "w"},
             "d": "one\ntwo\n", "e": "one two"});

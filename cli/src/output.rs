@@ -83,8 +83,31 @@ mod tests {
     #[test]
     fn texts_that_look_like_other_types_are_quoted() {
         for text in [
-            "true", "123", "null", "yes", "no", "on", "y", "N", "~", "", "1.5", "1e3", "0644",
-            "0x1f", "0b1", "1_000", "12:30", "2024-01-02", ".inf", "- a", "a: b", "# a", "*a", " a", "@a",
+            "true",
+            "123",
+            "null",
+            "yes",
+            "no",
+            "on",
+            "y",
+            "N",
+            "~",
+            "",
+            "1.5",
+            "1e3",
+            "0644",
+            "0x1f",
+            "0b1",
+            "1_000",
+            "12:30",
+            "2024-01-02",
+            ".inf",
+            "- a",
+            "a: b",
+            "# a",
+            "*a",
+            " a",
+            "@a",
         ] {
             let printed = yaml(&json!({"a": text, "list": [text], text: 1})).expect(text);
             let first = printed.lines().find_map(|l| l.strip_prefix("a: ")).unwrap_or_default();
@@ -100,7 +123,9 @@ mod tests {
         let object = json!({"conf": "one\ntwo: 2\n  three\n", "empty": {}, "none": [], "list": [{"name": "a", "num": 1}],
             "long": long, "open": "a\nb", "image": "host:80/a:1", "time": "a b"});
         let printed = yaml(&object).expect("prints");
-        let expected = format!("conf: |\n  one\n  two: 2\n    three\nempty: {{}}\nimage: host:80/a:1\nlist:\n- name: a\n  num: 1\nlong: {long}\nnone: []\nopen: |-\n  a\n  b\ntime: a b\n");
+        let expected = format!(
+            "conf: |\n  one\n  two: 2\n    three\nempty: {{}}\nimage: host:80/a:1\nlist:\n- name: a\n  num: 1\nlong: {long}\nnone: []\nopen: |-\n  a\n  b\ntime: a b\n"
+        );
         assert_eq!(printed, expected);
     }
 }

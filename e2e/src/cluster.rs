@@ -27,7 +27,11 @@ pub fn binary() -> PathBuf {
     let test = std::env::current_exe().expect("this test's own path");
     let dir = test.ancestors().nth(2).expect("target/PROFILE");
     let path = dir.join("skiff");
-    assert!(path.is_file(), "{} is not there: cargo build --workspace --all-targets", path.display());
+    assert!(
+        path.is_file(),
+        "{} is not there: cargo build --workspace --all-targets",
+        path.display()
+    );
     path
 }
 
@@ -40,7 +44,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a server and waits until its node is Ready.
+    /// Starts a server and waits until its node is Ready; without an agent, until its API answers.
     pub fn start(purpose: &str) -> Self {
         Self::start_with(purpose, &[])
     }
@@ -89,7 +93,11 @@ impl Cluster {
     }
 
     pub fn start_server(&mut self) {
-        let log = File::options().create(true).append(true).open(self.path("server.log")).expect("a log file");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("server.log"))
+            .expect("a log file");
         let mut command = self.host.command(binary().to_str().expect("UTF-8"));
         command.arg("server").args(self.server_flags());
         command.stdout(Stdio::null()).stderr(log);
@@ -107,14 +115,18 @@ impl Cluster {
             if let Some(status) = ended {
                 panic!("the server ended ({status}):\n{}", self.log());
             }
-            let nodes = self.try_skiff(&["get", "nodes", "--no-headers"]);
-            if String::from_utf8_lossy(&nodes.stdout).contains(" Ready ") {
+            let (what, sign) = match self.extra.iter().any(|flag| flag == "--disable-agent") {
+                true => ("serviceaccounts", "default "),
+                false => ("nodes", " Ready "),
+            };
+            let found = self.try_skiff(&["get", what, "--no-headers"]);
+            if String::from_utf8_lossy(&found.stdout).contains(sign) {
                 return;
             }
             assert!(
                 begin.elapsed() < START,
-                "node not Ready: {}\n{}",
-                String::from_utf8_lossy(&nodes.stderr),
+                "{what} not ready: {}\n{}",
+                String::from_utf8_lossy(&found.stderr),
                 self.log()
             );
             std::thread::sleep(Duration::from_millis(50));
@@ -197,8 +209,10 @@ impl Cluster {
 
     pub fn image(&self, args: &[&str]) -> String {
         let socket = self.path("run").join("containerd/containerd.sock").display().to_string();
-        let (data, run) = (self.path("data").display().to_string(), self.path("run").display().to_string());
-        let mut all = vec!["image", "--containerd-address", &socket, "--data-dir", &data, "--run-dir", &run];
+        let (data, run) =
+            (self.path("data").display().to_string(), self.path("run").display().to_string());
+        let mut all =
+            vec!["image", "--containerd-address", &socket, "--data-dir", &data, "--run-dir", &run];
         all.extend(args);
         self.skiff(&all)
     }
@@ -219,7 +233,8 @@ impl Cluster {
     /// A request from the host's own network.
     pub fn http(&self, url: &str, host: Option<&str>) -> Result<String, String> {
         // busybox's wget -T is broken in static builds: its own timeout command ends it.
-        let mut args: Vec<String> = ["timeout", "5", "busybox", "wget", "-qO-"].map(str::to_owned).to_vec();
+        let mut args: Vec<String> =
+            ["timeout", "5", "busybox", "wget", "-qO-"].map(str::to_owned).to_vec();
         if let Some(host) = host {
             args.extend(["--header".to_owned(), format!("Host: {host}")]);
         }

@@ -52,6 +52,7 @@ fn immutable_fields(cluster: &Cluster) {
     };
     cluster.apply(&service("10.43.0.99"));
     let text = cluster.apply_fails(&service("10.43.0.98"));
+    assert!(text.starts_with("The Service \"s\" is invalid: "), "{text}");
     assert!(
         text.contains("spec.clusterIPs[0]") && text.contains("may not change once set"),
         "{text}"
@@ -72,7 +73,8 @@ fn a_port_already_taken_is_named_with_its_flag() {
     let text = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(!done.status.success());
     assert!(
-        text.contains("is another program using the port?") && text.contains("Choose another with --"),
+        text.contains("is another program using the port?")
+            && text.contains("Choose another with --"),
         "{text}"
     );
 }

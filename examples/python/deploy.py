@@ -35,5 +35,8 @@ for event in api.Watch(pb.WatchRequest(resource=pods, namespace="default", label
     if len(running) == 2:
         break
 
-for chunk in api.Logs(pb.LogsRequest(namespace="default", pod=min(running))):
+# A container runs a moment before it says anything: follow its log to the first words.
+options = pb.LogOptions(follow=True)
+for chunk in api.Logs(pb.LogsRequest(namespace="default", pod=min(running), options=options), timeout=60):
     print(chunk.data.decode(), end="")
+    break

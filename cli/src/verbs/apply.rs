@@ -5,10 +5,10 @@ use clap::Args;
 use serde_json::Value;
 use skiff_client::{FieldValidation, Patch, ResourceInfo, Target, WriteOptions};
 
-use crate::out::{out, outln};
 use crate::connect::{Session, explain};
 use crate::manifest::{self, Document, text};
 use crate::merge::{LAST_APPLIED, three_way};
+use crate::out::{out, outln};
 use crate::output::{self, Format};
 use crate::resources::singular_name;
 

@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 use skiff_client::Target;
 
 use super::apply::{locate, prefixed, write_options};
-use crate::out::{out, outln};
 use crate::connect::{Session, explain};
 use crate::manifest::{self, Document};
+use crate::out::{out, outln};
 use crate::output::{self, Format};
 use crate::resources::singular_name;
 

@@ -9,9 +9,9 @@ use skiff_proto::{FieldSelector, Object};
 
 use super::Selection;
 use super::apply::locate;
-use crate::out::outln;
 use crate::connect::{Session, explain};
 use crate::manifest;
+use crate::out::outln;
 use crate::resources::singular_name;
 
 #[derive(Debug, Args)]

@@ -7,9 +7,9 @@ use skiff_client::{ListOptions, Target};
 use skiff_proto::{FieldSelector, Object, resource};
 
 use super::{Selection, tree};
-use crate::out::{out, outln};
 use crate::connect::Session;
 use crate::describe::{self, Related};
+use crate::out::{out, outln};
 
 #[derive(Debug, Args)]
 pub struct Describe {

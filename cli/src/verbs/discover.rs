@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use crate::out::{out, outln};
 use crate::Global;
 use crate::connect::{Session, api};
+use crate::out::{out, outln};
 use crate::table;
 
 #[derive(Debug, Args)]

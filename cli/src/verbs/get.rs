@@ -9,9 +9,9 @@ use skiff_client::{ResourceInfo, Target, WatchEvent, WatchOptions};
 use skiff_proto::{FieldSelector, Object};
 
 use super::{Selection, tree};
-use crate::out::{self, out, outln};
 use crate::columns::{self, Style};
 use crate::connect::{Session, explain};
+use crate::out::{self, out, outln};
 use crate::output::{self, Format};
 use crate::resources::{Asked, singular_name};
 

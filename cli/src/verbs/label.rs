@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use skiff_client::{Patch, WriteOptions};
 
 use super::Selection;
-use crate::out::outln;
 use crate::connect::{Session, explain};
+use crate::out::outln;
 use crate::resources::singular_name;
 
 #[derive(Debug, Args)]
@@ -69,7 +69,7 @@ impl Change {
             }
             for object in session.fetch(&asked, &self.selection).await? {
                 let tree: Value = object.parse()?;
-                let fields = self.fields(&tree["metadata"][field], &changes, object.name())?;
+                let fields = self.fields(&tree["metadata"][field], &changes)?;
                 let patch = json!({"metadata": {field: fields}}).to_string();
                 let target = skiff_client::Target::of(&asked.info.resource, &object);
                 let options = WriteOptions::default();
@@ -86,12 +86,7 @@ impl Change {
         Ok(0)
     }
 
-    fn fields(
-        &self,
-        now: &Value,
-        changes: &[String],
-        name: &str,
-    ) -> anyhow::Result<Map<String, Value>> {
+    fn fields(&self, now: &Value, changes: &[String]) -> anyhow::Result<Map<String, Value>> {
         let mut fields = Map::new();
         for change in changes {
             match change.split_once('=') {
@@ -102,7 +97,7 @@ impl Change {
                     let before = now[key].as_str().filter(|before| *before != value);
                     if let Some(before) = before.filter(|_| !self.overwrite) {
                         anyhow::bail!(
-                            "'{key}' already has a value ({before}), and --overwrite is false: {name} is left as it is"
+                            "'{key}' already has a value ({before}), and --overwrite is false"
                         );
                     }
                     fields.insert(key.to_owned(), value.into());

@@ -11,8 +11,8 @@ use skiff_proto::model::{Deployment, ReplicaSet};
 use skiff_proto::{FieldSelector, Timestamp, resource};
 
 use super::logs::seconds;
-use crate::out::outln;
 use crate::connect::{Session, explain};
+use crate::out::outln;
 use crate::resources::singular_name;
 use crate::table;
 
@@ -92,25 +92,20 @@ impl Rollout {
             Self::Restart { what } => {
                 let now = Timestamp::seconds(SystemTime::now()).to_string();
                 let patch = json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": now}}}}});
-                change(session, &what.deployment(session)?, patch, "restarted").await?;
+                let refused = "can't restart paused deployment (run rollout resume first)";
+                let name = what.deployment(session)?;
+                refuse(session, &name, true, refused).await?;
+                change(session, &name, patch, "restarted").await?;
             }
             Self::Pause { what } => {
-                change(
-                    session,
-                    &what.deployment(session)?,
-                    json!({"spec": {"paused": true}}),
-                    "paused",
-                )
-                .await?;
+                let name = what.deployment(session)?;
+                refuse(session, &name, true, "is already paused").await?;
+                change(session, &name, json!({"spec": {"paused": true}}), "paused").await?;
             }
             Self::Resume { what } => {
-                change(
-                    session,
-                    &what.deployment(session)?,
-                    json!({"spec": {"paused": null}}),
-                    "resumed",
-                )
-                .await?;
+                let name = what.deployment(session)?;
+                refuse(session, &name, false, "is not paused").await?;
+                change(session, &name, json!({"spec": {"paused": null}}), "resumed").await?;
             }
         }
         Ok(0)
@@ -133,6 +128,17 @@ impl What {
             [] => anyhow::bail!("required resource not specified"),
         }
     }
+}
+
+/// An error when the deployment is paused, or when it is not.
+async fn refuse(session: &Session, name: &str, paused: bool, why: &str) -> anyhow::Result<()> {
+    let info = session.catalog.find("deployments")?;
+    let object = session.api.get(&session.target(info, name)).await.map_err(explain)?;
+    let deployment: Deployment = object.parse()?;
+    if deployment.spec.paused == paused {
+        anyhow::bail!("{} {name:?} {why}", info.resource.group_resource());
+    }
+    Ok(())
 }
 
 async fn change(session: &Session, name: &str, patch: Value, what: &str) -> anyhow::Result<()> {

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use skiff_client::{Patch, WriteOptions};
 
 use super::Selection;
-use crate::out::outln;
 use crate::connect::{Session, explain};
+use crate::out::outln;
 use crate::resources::singular_name;
 
 #[derive(Debug, Subcommand)]

@@ -10,9 +10,9 @@ use skiff_proto::FieldSelector;
 
 use super::Selection;
 use super::logs::seconds;
-use crate::out::outln;
 use crate::connect::{Session, explain};
 use crate::jsonpath::Template;
+use crate::out::outln;
 use crate::resources::{Asked, singular_name};
 
 #[derive(Debug, Args)]
@@ -106,8 +106,8 @@ impl Wait {
                     }
                     Err(_) => {
                         anyhow::bail!(
-                            "timed out waiting for the condition on {}",
-                            singular_name(&asked.info, &name)
+                            "timed out waiting for the condition on {}/{name}",
+                            asked.info.resource.plural
                         )
                     }
                 }
