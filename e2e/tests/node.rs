@@ -18,7 +18,7 @@ fn pod(name: &str, spec: &str) -> String {
 #[test]
 fn pods_live_as_kubernetes_users_expect() {
     let cluster = Cluster::with_images("node");
-    let stories: [(&str, fn(&Cluster)); 9] = [
+    let stories: [(&str, fn(&Cluster)); 11] = [
         ("volumes and init containers", volumes_and_init_containers),
         ("containers share localhost", containers_share_localhost),
         ("a crash is told and backed off", a_crash_is_told_and_backed_off),
@@ -26,6 +26,8 @@ fn pods_live_as_kubernetes_users_expect() {
         ("exit codes and streams of exec", exit_codes_and_streams_of_exec),
         ("a command that is not there", a_command_that_is_not_there),
         ("a killed container comes back", a_killed_container_comes_back),
+        ("a program that is not there", a_program_that_is_not_there),
+        ("a volume that is not there yet", a_volume_that_is_not_there_yet),
         ("an image that does not exist", an_image_that_does_not_exist),
         ("a finished pod stays finished", a_finished_pod_stays_finished),
     ];
@@ -233,6 +235,45 @@ fn first_process_in(container_id: &str) -> i32 {
     let entries = std::fs::read_dir("/proc").expect("reads").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok());
     pids.filter(inside).min().unwrap_or_else(|| panic!("no process in the control group of {id}"))
+}
+
+fn a_program_that_is_not_there(cluster: &Cluster) {
+    cluster.apply(&pod(
+        "noprogram",
+        "containers:\n- name: main\n  image: skiff.local/demo-web:1\n  command: [nosuchprogram]",
+    ));
+    let last = "{.status.containerStatuses[0].lastState.terminated.reason}";
+    cluster.wait_field(&["pod", "noprogram"], last, "StartError", SOON);
+    let code = "{.status.containerStatuses[0].lastState.terminated.exitCode}";
+    cluster.wait_field(&["pod", "noprogram"], code, "128", SOON);
+    eventually("the event", SOON, || {
+        let text = cluster.skiff(&["describe", "pod", "noprogram"]);
+        let wanted = r#"exec: "nosuchprogram": executable file not found in $PATH"#;
+        if text.contains(wanted) { Ok(()) } else { Err(text) }
+    });
+    cluster.skiff(&["delete", "pod", "noprogram"]);
+}
+
+fn a_volume_that_is_not_there_yet(cluster: &Cluster) {
+    cluster.apply(&pod(
+        "novolume",
+        r#"volumes: [{name: late, configMap: {name: late}}]
+containers:
+- name: main
+  image: skiff.local/demo-web:1
+  command: [sleep, "1000"]
+  volumeMounts: [{name: late, mountPath: /late}]"#,
+    ));
+    let told = eventually("FailedMount", SOON, || {
+        let text = cluster.skiff(&["describe", "pod", "novolume"]);
+        let wanted = r#"MountVolume.SetUp failed for volume "late" : configmap "late" not found"#;
+        if text.contains(wanted) { Ok(text) } else { Err(text) }
+    });
+    assert!(!told.contains("Pulled"), "{told}");
+    cluster.skiff(&["create", "configmap", "late", "--from-literal=key=value"]);
+    cluster.wait_field(&["pod", "novolume"], "{.status.phase}", "Running", SOON);
+    assert_eq!(cluster.skiff(&["exec", "novolume", "--", "cat", "/late/key"]), "value");
+    cluster.skiff(&["delete", "pod", "novolume"]);
 }
 
 fn an_image_that_does_not_exist(cluster: &Cluster) {

@@ -1,5 +1,5 @@
 //! Executes a plan. No choices here beyond order: what has to go goes first; then sandbox,
-//! volumes and images are made ready side by side; then containers start one after another.
+//! volumes and then images are made ready side by side; then containers start one after another.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,13 +66,15 @@ impl Worker {
             }
         }
         let names: Vec<&str> = starts.iter().map(|(name, ..)| name.as_str()).collect();
-        let (sandbox, prepared, mut images) = tokio::join!(
-            self.ensure_sandbox(pod, seen, sandbox_attempt),
-            self.prepare(pod, !names.is_empty() || sandbox_attempt.is_some()),
-            self.prefetch(pod, &names),
-        );
+        // No image is looked for, and told of, while a volume is missing.
+        let prepared = async {
+            self.prepare(pod, !names.is_empty() || sandbox_attempt.is_some()).await?;
+            Ok(self.prefetch(pod, &names).await)
+        };
+        let sandbox = self.ensure_sandbox(pod, seen, sandbox_attempt);
+        let (sandbox, images) = tokio::join!(sandbox, prepared);
         let Some(sandbox) = sandbox? else { return Ok(()) };
-        prepared?;
+        let mut images = images?;
         for (name, attempt, backoff) in starts {
             if self.ending.is_cancelled() {
                 return Ok(());

@@ -50,9 +50,11 @@ impl Worker {
         if seen.live_sandbox().is_none() {
             return Ok(());
         }
-        let before = self.memory().volumes_of.clone();
-        if before.is_some_and(|before| before == self.volume_versions(pod)) {
-            return Ok(());
+        match self.memory().volumes_of.clone() {
+            Some(before) if before == self.volume_versions(pod) => return Ok(()),
+            // They are made with the first container.
+            None if seen.containers.is_empty() => return Ok(()),
+            _ => {}
         }
         // A running pod keeps its volumes as they are when a source is gone.
         if let Err(why) = self.make_volumes(pod).await {

@@ -14,7 +14,7 @@ use super::worker::Worker;
 use crate::env::{environment, expand};
 use crate::image::ImageFailure;
 use crate::objects::references;
-use crate::ports::{ContainerConfig, ContainerState, Image, Mount};
+use crate::ports::{ContainerConfig, ContainerState, Image, Mount, RuntimeError};
 use crate::status::Waiting;
 use crate::volume::{etc, mounts};
 use crate::{downward::Facts, resources};
@@ -67,8 +67,9 @@ impl Worker {
         };
         self.ctx.recorder.normal(&about, "Created", format!("Created container: {name}"));
         if let Err(why) = self.ctx.runtime.start_container(&id).await {
+            let why = start_failure(why);
             self.ctx.recorder.warning(&about, "Failed", format!("Error: {why}"));
-            self.never_ran(name, &id, attempt, backoff, why.to_string()).await;
+            self.never_ran(name, &id, attempt, backoff, why).await;
             return;
         }
         drop(permit);
@@ -206,6 +207,14 @@ impl Worker {
             ("hostname", "/etc/hostname", format!("{}\n", names.0)),
             ("resolv.conf", "/etc/resolv.conf", resolv),
         ]
+    }
+}
+
+/// Upstream's words, the same for each try: a container's id would make each event a new one.
+fn start_failure(why: RuntimeError) -> String {
+    match why {
+        RuntimeError::Failed { why, .. } => format!("failed to create containerd task: {why}"),
+        other => other.to_string(),
     }
 }
 
