@@ -15,10 +15,6 @@ use clap::Parser;
 
 use crate::command::{Cli, Command};
 
-/// Measured against glibc's allocator: less resident memory after bursts.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     // A kubelet calls network plugins by their own names, with the command in the environment.
     if std::env::var_os("CNI_COMMAND").is_some() {
