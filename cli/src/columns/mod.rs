@@ -89,10 +89,11 @@ fn row(
 ) -> Vec<String> {
     let mut cells = (columns.cells)(object, now);
     cells.truncate(columns.header.len() + if style.wide { columns.wide.len() } else { 0 });
-    if style.with_kind && info.kind != "Event" {
-        if let Some(first) = cells.first_mut() {
-            *first = crate::resources::singular_name(info, first);
-        }
+    if style.with_kind
+        && info.kind != "Event"
+        && let Some(first) = cells.first_mut()
+    {
+        *first = crate::resources::singular_name(info, first);
     }
     let mut row = Vec::new();
     if style.all_namespaces && info.namespaced {

@@ -140,7 +140,7 @@ impl Apply {
                 let patched =
                     session.api.patch(&target, Patch::Strategic(body(&patch)), &options).await;
                 let patched = patched.map_err(|s| explain_for(document, s))?;
-                let same = patched.resource_version() == live.resource_version();
+                let same = is_unchanged(live.parse()?, patched.parse()?);
                 (patched, if same { "unchanged" } else { "configured" })
             }
         };
@@ -164,6 +164,15 @@ impl Apply {
         }
         Ok(())
     }
+}
+
+/// Whether two readings differ by no more than what controllers write all the time.
+fn is_unchanged(mut before: Value, mut after: Value) -> bool {
+    for object in [&mut before, &mut after] {
+        object["status"] = Value::Null;
+        object["metadata"]["resourceVersion"] = Value::Null;
+    }
+    before == after
 }
 
 /// Notes the manifest in the object itself, for the next apply.

@@ -152,10 +152,10 @@ async fn gone(session: &Session, doomed: &Doomed, object: &Object) -> anyhow::Re
     loop {
         let Ok(mut events) = session.api.watch(&place, &options).await else { return Ok(()) };
         while let Some(Ok(event)) = events.next().await {
-            if let WatchEvent::Deleted(last) = event {
-                if last.uid() == object.uid() {
-                    return Ok(());
-                }
+            if let WatchEvent::Deleted(last) = event
+                && last.uid() == object.uid()
+            {
+                return Ok(());
             }
         }
         // The watch broke: what is there now decides.

@@ -104,10 +104,10 @@ fn follow_size(sender: mpsc::Sender<ExecInput>) -> anyhow::Result<()> {
     let mut changes = signal(SignalKind::window_change())?;
     tokio::spawn(async move {
         loop {
-            if let Some((width, height)) = terminal::size() {
-                if sender.send(ExecInput::Resize { width, height }).await.is_err() {
-                    return;
-                }
+            if let Some((width, height)) = terminal::size()
+                && sender.send(ExecInput::Resize { width, height }).await.is_err()
+            {
+                return;
             }
             if changes.recv().await.is_none() {
                 return;

@@ -58,10 +58,10 @@ impl Get {
             }
         }
         self.print(session, &found)?;
-        if self.watch {
-            if let Some((asked, objects)) = found.first() {
-                self.follow(session, asked, objects).await?;
-            }
+        if self.watch
+            && let Some((asked, objects)) = found.first()
+        {
+            self.follow(session, asked, objects).await?;
         }
         Ok(0)
     }
