@@ -139,7 +139,10 @@ impl Kubeconfig {
     pub fn load(path: &Path) -> Result<Self, KubeconfigError> {
         let text = read(path)?;
         let mut config: Self = serde_saphyr::from_str(&text).map_err(|error| {
-            KubeconfigError::Syntax { path: path.into(), why: error.to_string() }
+            // The parser's own words quote the file, and keys are in it.
+            let at =
+                error.location().map(|at| format!(" at line {}", at.line())).unwrap_or_default();
+            KubeconfigError::Syntax { path: path.into(), why: format!("it is no kubeconfig{at}") }
         })?;
         config.path = path.into();
         Ok(config)
@@ -147,9 +150,10 @@ impl Kubeconfig {
 
     /// Writes it so that only the owner can read it: the key in it is the user.
     pub fn write(&self, path: &Path) -> Result<(), KubeconfigError> {
-        let text = serde_saphyr::to_string(self).map_err(|error| KubeconfigError::Syntax {
-            path: path.into(),
-            why: error.to_string(),
+        // One line for each certificate, as kubectl writes them.
+        let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX };
+        let text = serde_saphyr::to_string_with_options(self, options).map_err(|error| {
+            KubeconfigError::Syntax { path: path.into(), why: error.to_string() }
         })?;
         skiff_kit::pki::write_private(path, text.as_bytes()).map_err(|error| {
             let source = std::io::Error::other(error.to_string());

@@ -43,17 +43,24 @@ impl Host {
     }
 
     pub fn run(&self, program: &str, args: &[&str]) -> Output {
-        self.command(program).args(args).output().unwrap_or_else(|e| panic!("{program} does not start: {e}"))
+        self.command(program)
+            .args(args)
+            .output()
+            .unwrap_or_else(|e| panic!("{program} does not start: {e}"))
     }
 
     /// What would tell that something was left: links and rules, as text.
     pub fn network_state(&self) -> String {
-        let text = |args: &[&str]| String::from_utf8_lossy(&self.run(args[0], &args[1..]).stdout).into_owned();
+        let text = |args: &[&str]| {
+            String::from_utf8_lossy(&self.run(args[0], &args[1..]).stdout).into_owned()
+        };
         let links = text(&["ip", "-o", "link"]);
         let names: Vec<_> = links.lines().filter_map(|l| l.split(": ").nth(1)).collect();
         let rules: Vec<String> = text(&["iptables-save"])
             .lines()
-            .filter(|l| !l.starts_with('#') && !l.starts_with(':') && !l.starts_with('*') && *l != "COMMIT")
+            .filter(|l| {
+                !l.starts_with('#') && !l.starts_with(':') && !l.starts_with('*') && *l != "COMMIT"
+            })
             .map(str::to_owned)
             .collect();
         let chains: Vec<String> = text(&["iptables-save"])
@@ -61,7 +68,12 @@ impl Host {
             .filter(|l| l.starts_with(':') && l.contains("SKIFF"))
             .map(str::to_owned)
             .collect();
-        format!("links: {}\nchains: {}\nrules: {}", names.join(" "), chains.join("\n"), rules.join("\n"))
+        format!(
+            "links: {}\nchains: {}\nrules: {}",
+            names.join(" "),
+            chains.join("\n"),
+            rules.join("\n")
+        )
     }
 }
 
@@ -76,6 +88,9 @@ impl Drop for Host {
 }
 
 fn ip(args: &str) {
-    let done = Command::new("ip").args(args.split(' ')).output().expect("ip (package iproute2) does not start");
+    let done = Command::new("ip")
+        .args(args.split(' '))
+        .output()
+        .expect("ip (package iproute2) does not start");
     assert!(done.status.success(), "ip {args}: {}", String::from_utf8_lossy(&done.stderr));
 }

@@ -9,7 +9,8 @@ pub const WEB_2: &str = "skiff.local/demo-web:2";
 /// Builds the archives into `dir`.
 pub fn build(dir: &Path) -> Vec<PathBuf> {
     let script = crate::cluster::root().join("deploy/demo/image.py");
-    let built = Command::new("python3").arg(script).arg(dir).output().expect("python3 does not start");
+    let built =
+        Command::new("python3").arg(script).arg(dir).output().expect("python3 does not start");
     assert!(built.status.success(), "image.py: {}", String::from_utf8_lossy(&built.stderr));
     String::from_utf8_lossy(&built.stdout).lines().map(PathBuf::from).collect()
 }

@@ -11,7 +11,11 @@ use std::time::{Duration, Instant};
 
 /// Waits until `look` finds something. Each look is a whole command, so the pause between two
 /// is a courtesy to the machine.
-pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<T, String>) -> T {
+pub fn eventually<T>(
+    what: &str,
+    limit: Duration,
+    mut look: impl FnMut() -> Result<T, String>,
+) -> T {
     let begin = Instant::now();
     loop {
         match look() {

@@ -25,7 +25,10 @@ impl Ways {
         let get = |rest: &[&str]| field(&[&demo[..], rest].concat());
         Self {
             inside_pod: get(&["pods", "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name}"]),
-            cluster_ip: format!("http://{}/", get(&["service", "web", "-o", "jsonpath={.spec.clusterIP}"])),
+            cluster_ip: format!(
+                "http://{}/",
+                get(&["service", "web", "-o", "jsonpath={.spec.clusterIP}"])
+            ),
             node_port: format!("http://{}:30080/", cluster.host.address),
             ingress: format!("http://{}/", cluster.host.address),
         }
@@ -34,7 +37,18 @@ impl Ways {
     fn ask(&self, cluster: &Cluster, way: usize) -> Result<String, String> {
         match way {
             0 => {
-                let args = ["-n", "demo", "exec", &self.inside_pod, "--", "timeout", "5", "wget", "-qO-", &self.cluster_ip];
+                let args = [
+                    "-n",
+                    "demo",
+                    "exec",
+                    &self.inside_pod,
+                    "--",
+                    "timeout",
+                    "5",
+                    "wget",
+                    "-qO-",
+                    &self.cluster_ip,
+                ];
                 let done = cluster.try_skiff(&args);
                 match done.status.success() {
                     true => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
@@ -50,20 +64,34 @@ impl Ways {
 /// All pods of the Deployment, and nobody else, answer in each way.
 fn all_answer(cluster: &Cluster, version: &str) {
     let ways = Ways::find(cluster);
-    let names = cluster.skiff(&["-n", "demo", "get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].metadata.name}"]);
+    let names = cluster.skiff(&[
+        "-n",
+        "demo",
+        "get",
+        "pods",
+        "-l",
+        "app=web",
+        "-o",
+        "jsonpath={.items[*].metadata.name}",
+    ]);
     let expected: BTreeSet<String> =
         names.split(' ').map(|name| format!("hello from {name} (version {version})")).collect();
     for way in 0..3 {
         let mut seen = BTreeSet::new();
         eventually(&format!("answers of all pods, way {way}"), SOON, || {
             seen.insert(ways.ask(cluster, way)?.trim().to_owned());
-            if expected.is_subset(&seen) { Ok(()) } else { Err(format!("expected {expected:?}, seen {seen:?}")) }
+            if expected.is_subset(&seen) {
+                Ok(())
+            } else {
+                Err(format!("expected {expected:?}, seen {seen:?}"))
+            }
         });
     }
 }
 
 fn rolled_out(cluster: &Cluster) {
-    let text = cluster.skiff(&["-n", "demo", "rollout", "status", "deployment/web", "--timeout", "60s"]);
+    let text =
+        cluster.skiff(&["-n", "demo", "rollout", "status", "deployment/web", "--timeout", "60s"]);
     assert!(text.contains("successfully rolled out"), "{text}");
     // Pods of the old ReplicaSet may still be ending.
     eventually("only pods that stay", SOON, || {
@@ -123,12 +151,18 @@ fn server_killed(cluster: &mut Cluster) {
 fn nothing_left(mut cluster: Cluster) {
     cluster.stop_server();
     let before = cluster.host.network_state();
-    assert!(before.contains("skiff0") && before.contains("SKIFF"), "rules and links outlive the server: {before}");
+    assert!(
+        before.contains("skiff0") && before.contains("SKIFF"),
+        "rules and links outlive the server: {before}"
+    );
     let done = cluster.clean_up();
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(done.status.success(), "{said}");
     let after = cluster.host.network_state();
-    assert!(!after.contains("skiff") && !after.contains("SKIFF") && !after.contains("veth"), "{after}");
+    assert!(
+        !after.contains("skiff") && !after.contains("SKIFF") && !after.contains("veth"),
+        "{after}"
+    );
     let dir = cluster.dir.path().display().to_string();
     let mounts = std::fs::read_to_string("/proc/mounts").expect("reads");
     assert!(!mounts.contains(&dir), "mounts are left:\n{mounts}");

@@ -15,10 +15,13 @@ fn pod(name: &str, spec: &str) -> String {
     )
 }
 
+/// A name, for messages, and what is tried.
+type Story = (&'static str, fn(&Cluster));
+
 #[test]
 fn pods_live_as_kubernetes_users_expect() {
     let cluster = Cluster::with_images("node");
-    let stories: [(&str, fn(&Cluster)); 11] = [
+    let stories: [Story; 11] = [
         ("volumes and init containers", volumes_and_init_containers),
         ("containers share localhost", containers_share_localhost),
         ("a crash is told and backed off", a_crash_is_told_and_backed_off),
