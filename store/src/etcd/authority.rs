@@ -214,6 +214,8 @@ struct Rule {
 
 /// `http://` to `httpx--`, and the same with an `s`. In Huffman code: h 100111, t 01001,
 /// p 101011, s 01000, `:` 1011100, x 1111001, `/` 011000, `-` 010110.
+// Grouped by letters.
+#[allow(clippy::unusual_byte_groupings)]
 const HUFFMAN: [Rule; 2] = [
     Rule {
         bits: 41,
