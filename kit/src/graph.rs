@@ -184,7 +184,10 @@ mod tests {
     fn graph(parts: &[(&'static str, &'static [&'static str])]) -> Graph {
         let mut graph = Graph::default();
         for (name, needs) in parts {
-            graph.add(name, needs, |context| async move { Ok(context.shutdown.cancelled().await) });
+            graph.add(name, needs, |context| async move {
+                context.shutdown.cancelled().await;
+                Ok(())
+            });
         }
         graph
     }

@@ -14,6 +14,8 @@ pub struct Cli {
     pub command: Command,
 }
 
+// One command is made a process: its size does not matter.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the cluster: control plane and node, all in one

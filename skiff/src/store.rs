@@ -105,8 +105,8 @@ mod tests {
 
     #[test]
     fn plain_http_stays_on_loopback() {
-        assert_eq!(address("http://127.0.0.1:2379").expect("loopback").1, false);
-        assert_eq!(address("https://10.0.0.1:2379").expect("secure").1, true);
+        assert!(!address("http://127.0.0.1:2379").expect("loopback").1);
+        assert!(address("https://10.0.0.1:2379").expect("secure").1);
         let text = address("http://10.0.0.1:2379").expect_err("refused").to_string();
         assert!(text.contains("loopback only"), "{text}");
         assert!(address("127.0.0.1:2379").is_err());

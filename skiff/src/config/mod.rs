@@ -88,7 +88,7 @@ impl ServerConfig {
         if cluster_cidr.overlaps(&service_cidr) {
             faults.add(
                 "service-cidr",
-                &service_cidr,
+                service_cidr,
                 &format!("overlaps --cluster-cidr {cluster_cidr}"),
             );
         }
