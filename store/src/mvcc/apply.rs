@@ -82,7 +82,7 @@ impl Mvcc {
     ) -> Result<Result<TxnResponse, KvError>, ReadFault> {
         let mut path = Vec::new();
         self.decide(txn, records, &mut path)?;
-        if let Err(refused) = self.check_path(txn, &mut path.iter()) {
+        if let Err(refused) = self.check_path(txn, &path) {
             return Ok(Err(refused));
         }
         let mut writer = Writer::new(self, batch, changes);
@@ -142,30 +142,43 @@ impl Mvcc {
         })
     }
 
-    /// Everything in the chosen branches that can be refused, against the state before.
-    pub(super) fn check_path(
-        &self,
-        txn: &TxnRequest,
-        path: &mut dyn Iterator<Item = &bool>,
-    ) -> Result<(), KvError> {
-        let succeeded = path.next().copied().unwrap_or(false);
-        for op in branch(txn, succeeded) {
-            match op {
-                Op::Range(range) => self.check_revision(range.revision)?,
-                Op::Put(put) => {
-                    if (put.ignore_value || put.ignore_lease) && self.previous(&put.key).is_none() {
-                        return Err(KvError::KeyNotFound);
-                    }
-                    if put.lease != 0 && !self.leases.contains(put.lease) {
-                        return Err(KvError::LeaseNotFound(put.lease));
-                    }
-                }
-                Op::Delete(_) => {}
-                Op::Txn(nested) => self.check_path(nested, path)?,
-            }
+    /// Everything in the chosen branches that can be refused, against the state before. As
+    /// in etcd, all puts are looked at before any range.
+    pub(super) fn check_path(&self, txn: &TxnRequest, path: &[bool]) -> Result<(), KvError> {
+        check_branches(txn, &mut path.iter(), &|op| match op {
+            Op::Put(put) => self.check_put(put),
+            _ => Ok(()),
+        })?;
+        check_branches(txn, &mut path.iter(), &|op| match op {
+            Op::Range(range) => self.check_revision(range.revision),
+            _ => Ok(()),
+        })
+    }
+
+    fn check_put(&self, put: &PutRequest) -> Result<(), KvError> {
+        if (put.ignore_value || put.ignore_lease) && self.previous(&put.key).is_none() {
+            return Err(KvError::KeyNotFound);
+        }
+        if put.lease != 0 && !self.leases.contains(put.lease) {
+            return Err(KvError::LeaseNotFound(put.lease));
         }
         Ok(())
     }
+}
+
+fn check_branches(
+    txn: &TxnRequest,
+    path: &mut dyn Iterator<Item = &bool>,
+    check: &dyn Fn(&Op) -> Result<(), KvError>,
+) -> Result<(), KvError> {
+    let succeeded = path.next().copied().unwrap_or(false);
+    for op in branch(txn, succeeded) {
+        match op {
+            Op::Txn(nested) => check_branches(nested, path, check)?,
+            op => check(op)?,
+        }
+    }
+    Ok(())
 }
 
 fn branch(txn: &TxnRequest, succeeded: bool) -> &[Op] {

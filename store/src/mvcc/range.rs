@@ -57,8 +57,11 @@ impl KeyRange {
     /// A single key must not be empty; etcd refuses it too.
     pub fn check(&self) -> Result<(), KvError> {
         match self {
-            KeyRange::One(key) if key.is_empty() => Err(KvError::EmptyKey),
-            _ => Ok(()),
+            KeyRange::One(key) | KeyRange::Between(key, _) | KeyRange::From(key) => {
+                if key.is_empty() { Err(KvError::EmptyKey) } else { Ok(()) }
+            }
+            // All keys, if it is empty.
+            KeyRange::Prefix(_) => Ok(()),
         }
     }
 }

@@ -78,7 +78,7 @@ impl Mvcc {
     ) -> Result<TxnResponse, KvError> {
         let mut path = Vec::new();
         self.decide(txn, records, &mut path)?;
-        self.check_path(txn, &mut path.iter())?;
+        self.check_path(txn, &path)?;
         Ok(self.read_branch(txn, records, &mut path.iter())?)
     }
 
