@@ -30,14 +30,6 @@ pub fn event(event: Event) -> mvccpb::Event {
     }
 }
 
-/// On the wire every range begins with a key, even one that means all keys.
-fn key_range(key: bytes::Bytes, range_end: bytes::Bytes) -> Result<KeyRange, Status> {
-    if key.is_empty() {
-        return Err(error::kv(KvError::EmptyKey));
-    }
-    Ok(KeyRange::from_etcd(key, range_end))
-}
-
 pub fn range(request: pb::RangeRequest) -> Result<RangeRequest, Status> {
     let order = match request.sort_order() {
         pb::range_request::SortOrder::None => SortOrder::None,
@@ -66,7 +58,7 @@ pub fn range(request: pb::RangeRequest) -> Result<RangeRequest, Status> {
         max_mod_revision: request.max_mod_revision,
         min_create_revision: request.min_create_revision,
         max_create_revision: request.max_create_revision,
-        ..RangeRequest::new(key_range(request.key, request.range_end)?)
+        ..RangeRequest::new(KeyRange::from_etcd(request.key, request.range_end))
     })
 }
 
@@ -101,9 +93,9 @@ pub fn put(request: pb::PutRequest) -> PutRequest {
     }
 }
 
-pub fn delete(request: pb::DeleteRangeRequest) -> Result<DeleteRequest, Status> {
-    let range = key_range(request.key, request.range_end)?;
-    Ok(DeleteRequest { range, prev_kv: request.prev_kv })
+pub fn delete(request: pb::DeleteRangeRequest) -> DeleteRequest {
+    let range = KeyRange::from_etcd(request.key, request.range_end);
+    DeleteRequest { range, prev_kv: request.prev_kv }
 }
 
 /// How deep transactions may lie in each other; every level takes operations of etcd's
@@ -122,7 +114,7 @@ fn txn_at(request: pb::TxnRequest, depth: usize) -> Result<TxnRequest, Status> {
         ops.into_iter().map(|request| op(request, depth)).collect()
     };
     Ok(TxnRequest {
-        compare: request.compare.into_iter().map(compare).collect::<Result<_, _>>()?,
+        compare: request.compare.into_iter().map(compare).collect(),
         success: ops(request.success)?,
         failure: ops(request.failure)?,
     })
@@ -133,7 +125,7 @@ fn op(op: pb::RequestOp, depth: usize) -> Result<Op, Status> {
     Ok(match op.request {
         Some(Request::RequestRange(request)) => Op::Range(range(request)?),
         Some(Request::RequestPut(request)) => Op::Put(put(request)),
-        Some(Request::RequestDeleteRange(request)) => Op::Delete(delete(request)?),
+        Some(Request::RequestDeleteRange(request)) => Op::Delete(delete(request)),
         Some(Request::RequestTxn(request)) => Op::Txn(txn_at(request, depth + 1)?),
         // What etcd says to an operation that is none.
         None => return Err(error::kv(KvError::KeyNotFound)),
@@ -141,7 +133,7 @@ fn op(op: pb::RequestOp, depth: usize) -> Result<Op, Status> {
 }
 
 /// A value of another kind than the target's counts as none, as in etcd.
-fn compare(compare: pb::Compare) -> Result<Compare, Status> {
+fn compare(compare: pb::Compare) -> Compare {
     use pb::compare::{CompareResult as Order, CompareTarget as Target, TargetUnion as Given};
     let given = compare.target_union.clone();
     let target = match (compare.target(), given) {
@@ -162,7 +154,7 @@ fn compare(compare: pb::Compare) -> Result<Compare, Status> {
         Order::Less => CompareResult::Less,
         Order::NotEqual => CompareResult::NotEqual,
     };
-    Ok(Compare { range: key_range(compare.key, compare.range_end)?, target, result })
+    Compare { range: KeyRange::from_etcd(compare.key, compare.range_end), target, result }
 }
 
 pub fn txn_response(response: TxnResponse, header: Option<pb::ResponseHeader>) -> pb::TxnResponse {

@@ -47,7 +47,7 @@ impl pb::kv_server::Kv for Face {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        let request = convert::delete(request.into_inner())?;
+        let request = convert::delete(request.into_inner());
         let (revision, answer) = self.one(Op::Delete(request)).await?;
         let OpResponse::Delete { deleted, prev } = answer else {
             return Err(unexpected("another's answer"));
