@@ -116,6 +116,9 @@ impl Frames {
             let known = bytes.len().min(PREFACE.len());
             self.other = bytes[..known] != PREFACE[..known];
             self.greeted = known == PREFACE.len() || self.other;
+            if !self.greeted {
+                return;
+            }
             self.passing = PREFACE.len();
         }
         if self.other {

@@ -172,7 +172,8 @@ mod tests {
             Err(KvError::LeaseProvided)
         );
         assert_eq!(check(vec![delete("", "")]), Err(KvError::EmptyKey));
-        assert_eq!(check(vec![delete("", "\0")]), Ok(()));
+        assert_eq!(check(vec![delete("", "\0")]), Err(KvError::EmptyKey));
+        assert_eq!(check(vec![delete("\0", "\0")]), Ok(()));
     }
 
     #[test]
