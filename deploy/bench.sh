@@ -12,7 +12,8 @@ export KUBECONFIG=$work/kubeconfig
 
 host() { nsenter --net="/run/netns/$ns" -- "$@"; }
 flags() { echo --data-dir "$work/data" --run-dir "$work/run" --log-dir "$work/pods" --write-kubeconfig "$KUBECONFIG" --node-name bench --node-ip 198.18.255.2; }
-server() { host "$bin" server $(flags) >>"$work/log" 2>&1 & pid=$!; }
+# Not through host(): in the background that is a shell of its own, and a signal would end only that.
+server() { nsenter --net="/run/netns/$ns" -- "$bin" server $(flags) >>"$work/log" 2>&1 & pid=$!; }
 image() { host "$bin" image --containerd-address "$work/run/containerd/containerd.sock" --data-dir "$work/data" --run-dir "$work/run" "$@"; }
 stop() { kill "$pid"; wait "$pid" 2>/dev/null || true; }
 clean() { host "$bin" cleanup --data $(flags) >/dev/null; }
@@ -33,7 +34,8 @@ ip -n "$ns" route add default via 198.18.255.1
 
 median() { sort -n | awk '{v[NR]=$1} END {print v[int((NR+1)/2)]}'; }
 millis() { date +%s%3N; }
-ready() { host "$bin" get nodes --no-headers 2>/dev/null | grep -qw Ready; }
+# Captured whole: a grep that leaves early would end the client with SIGPIPE, and with pipefail that is "no".
+ready() { [[ $(host "$bin" get nodes --no-headers 2>/dev/null) == *" Ready "* ]]; }
 row() { printf '%-58s %s\n' "$1" "$2"; }
 
 row "load average before" "$(cut -d' ' -f1-3 /proc/loadavg)"
@@ -98,7 +100,7 @@ bench_pods() {
         host "$bin" create -f "$work/pods.yaml" >/dev/null
         local running=0 marks=""
         while [ "$running" -lt 20 ]; do
-            local now; now=$(grep -w Running "$work/watch" | awk '{print $1}' | sort -u | wc -l)
+            local now; now=$(awk '$3 == "Running" && !seen[$1]++ {n++} END {print n+0}' "$work/watch")
             while [ "$running" -lt "$now" ]; do running=$((running + 1)); marks="$marks $(($(millis) - begin))"; done
             sleep 0.005
             [ $(($(millis) - begin)) -lt 30000 ] || break
