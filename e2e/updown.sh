@@ -11,7 +11,7 @@ picture() {
     echo "# namespaces"; ip netns list | sort; ls /run/skiff 2>/dev/null || true
     echo "# mounts"; awk '{print $2}' /proc/mounts | sort
     echo "# control groups"; find /sys/fs/cgroup -type d -name '*skiff*' 2>/dev/null | sort
-    echo "# processes"; ps -eo args= | grep -E 'containerd|skiff' | grep -vE 'grep|updown|dev test|cargo|ci/run' | sort || true
+    echo "# processes"; ps -eo args= | grep -E 'containerd|skiff' | grep -vE 'grep|updown|dev test|cargo|ci/run|<defunct>' | sort || true
 }
 
 before=$(mktemp) after=$(mktemp)
