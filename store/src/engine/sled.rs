@@ -8,7 +8,7 @@
 //! r | main i64 BE | sub u32 BE   -> record
 //! ```
 //!
-//! sled writes its buffer when it is full and nothing syncs it: traced, its `flush()` makes
+//! sled writes its buffer with each batch (traced) and nothing syncs it: traced, its `flush()` makes
 //! no fsync either. Its own background flusher is off, so an idle store writes nothing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
