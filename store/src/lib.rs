@@ -33,7 +33,9 @@ pub mod wal;
 
 pub use config::{Config, ConfigError, InitialMember, InitialState};
 pub use raft::network::PeerTls;
+pub use raft::network::receiver::Receiver;
 pub use raft::network::server::PeerService;
+pub use raft::network::transport::{CallError, Method, Target, Transport};
 pub use store::{
     Alarm, HashKv, Identity, Member, MemberError, OpenError, SnapshotStatus, Status, Store,
     WatchHandle,

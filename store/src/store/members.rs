@@ -9,6 +9,7 @@ use skiff_proto::grpc::raft::raft_server::RaftServer;
 
 use super::Store;
 use crate::kv::KvError;
+use crate::raft::network::receiver::Receiver;
 use crate::raft::network::server::PeerService;
 use crate::raft::types::{MemberId, MemberNode, TypeConfig};
 
@@ -40,7 +41,13 @@ impl Store {
     /// The service other members call. To be served on this member's peer URLs, with the
     /// peers' TLS.
     pub fn peer_service(&self) -> RaftServer<PeerService> {
-        PeerService::server(self.inner.raft.clone(), self.inner.core.clone())
+        PeerService::server(self.receiver())
+    }
+
+    /// Answers other members' calls, for a transport of the caller's own.
+    pub fn receiver(&self) -> Receiver {
+        let inner = &self.inner;
+        Receiver::new(inner.raft.clone(), inner.core.clone(), inner.identity.member_id)
     }
 
     /// Voters and learners, as this member knows them.

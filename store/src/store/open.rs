@@ -18,7 +18,9 @@ use crate::engine::worker::EngineQueue;
 use crate::mvcc::Mvcc;
 use crate::raft::log::{LogStore, SoleVoter};
 use crate::raft::machine::Machine;
-use crate::raft::network::client::Network;
+use crate::raft::network::grpc::GrpcTransport;
+use crate::raft::network::peer::Network;
+use crate::raft::network::transport::Transport;
 use crate::raft::types::AppliedTo;
 use crate::snapshot::SnapshotFolder;
 use crate::wal::disk::{Disk, RealDisk};
@@ -34,6 +36,16 @@ impl Store {
 
     /// With a disk of the caller's choice for the log.
     pub async fn open_on(config: Config, disk: Arc<dyn Disk>) -> Result<Arc<Self>, OpenError> {
+        let transport = Arc::new(GrpcTransport::new(config.peer_tls.clone()));
+        Self::open_with(config, disk, transport).await
+    }
+
+    /// With a disk for the log and a way to the other members of the caller's choice.
+    pub async fn open_with(
+        config: Config,
+        disk: Arc<dyn Disk>,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Arc<Self>, OpenError> {
         config.validate()?;
         let dir = config.data_dir.clone();
         std::fs::create_dir_all(dir.join("log")).map_err(io_error("create", &dir))?;
@@ -52,7 +64,9 @@ impl Store {
         let (wal, core, engine_thread) =
             blocking.await.map_err(|error| OpenError::Raft(error.to_string()))??;
         let log = LogStore::new(wal.clone(), sole_voter.clone());
-        let raft = start_raft(&config, identity.member_id, &log, &sole_voter, core.clone()).await?;
+        let (cluster_id, id) = (identity.cluster_id, identity.member_id);
+        let network = Network { transport, cluster_id, id };
+        let raft = start_raft(&config, network, &log, &sole_voter, core.clone()).await?;
         let inner = Arc::new(Inner {
             config,
             identity,
@@ -215,7 +229,7 @@ fn set_aside(path: &Path, config: &Config, cause: &EngineError) -> Result<(), Op
 
 async fn start_raft(
     config: &Config,
-    id: u64,
+    network: Network,
     log: &LogStore,
     sole_voter: &SoleVoter,
     core: Arc<Core>,
@@ -237,9 +251,8 @@ async fn start_raft(
     };
     let raft_config = raft_config.validate().map_err(|error| OpenError::Raft(error.to_string()))?;
     let raft_error = |error: &dyn std::fmt::Display| OpenError::Raft(error.to_string());
-    let network = Network { tls: config.peer_tls.clone() };
     let machine = Machine::new(core, sole_voter.clone());
-    let raft = Raft::new(id, Arc::new(raft_config), network, log.clone(), machine)
+    let raft = Raft::new(network.id, Arc::new(raft_config), network, log.clone(), machine)
         .await
         .map_err(|error| raft_error(&error))?;
     // From snapshot, engine and log together; Raft has just put it together.

@@ -1,8 +1,21 @@
-//! Members talking to each other: gRPC, as `skiff.raft.v1` says.
+//! Members talking to each other.
+//!
+//! ```text
+//! peer        the Raft library's network: encodes, calls, decodes
+//! envelope    cluster, sender and addressee around every body, and refusals
+//! messages    the bodies
+//! transport   the port: a member, a method and bytes
+//! grpc        the real transport      server   its answering side
+//! receiver    bytes in, bytes out, for any transport
+//! ```
 
-pub mod client;
+pub mod envelope;
+pub mod grpc;
 pub mod messages;
+pub mod peer;
+pub mod receiver;
 pub mod server;
+pub mod transport;
 
 /// Mutual TLS between members: PEM texts.
 #[derive(Clone)]

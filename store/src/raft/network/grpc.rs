@@ -1,0 +1,251 @@
+//! The real [`Transport`]: gRPC as `skiff.raft.v1` says, over connections that are opened
+//! when they are first needed.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::io::Read;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use skiff_proto::grpc::raft::raft_client::RaftClient;
+use skiff_proto::grpc::raft::{Message, SnapshotChunk};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{ConnectError, Status};
+
+use super::transport::{CallError, Method, Target, Transport};
+use super::{MAX_MESSAGE_BYTES, PeerTls};
+use crate::raft::types::MemberId;
+use crate::snapshot::SnapshotFile;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection on which nothing has been answered for so long is given up when a call on it
+/// times out: the other may be reached on a new one. A slow disk is no reason to.
+const SILENCE: Duration = Duration::from_secs(1);
+const CHUNK_BYTES: usize = 256 << 10;
+/// Chunks read ahead of the network.
+const CHUNKS_AHEAD: usize = 4;
+
+type Client = RaftClient<Channel>;
+
+/// Calls that share a connection. What keeps the cluster alive waits behind nothing large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Lane {
+    Control,
+    Log,
+    Snapshot,
+}
+
+fn lane(method: Method) -> Lane {
+    match method {
+        Method::AppendEntries => Lane::Log,
+        Method::Heartbeat | Method::Vote | Method::TransferLeader => Lane::Control,
+    }
+}
+
+struct Connection {
+    client: Client,
+    /// Tells this connection from a later one.
+    number: u64,
+    urls: Vec<String>,
+    heard: Instant,
+}
+
+#[derive(Default)]
+struct Connections {
+    open: HashMap<(MemberId, Lane), Connection>,
+    /// Counts, so that the next URL of a member gets its turn.
+    opened: u64,
+}
+
+pub struct GrpcTransport {
+    tls: Option<PeerTls>,
+    connections: Mutex<Connections>,
+}
+
+impl std::fmt::Debug for GrpcTransport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GrpcTransport").field("tls", &self.tls).finish()
+    }
+}
+
+impl GrpcTransport {
+    /// Without TLS for loopback only.
+    pub fn new(tls: Option<PeerTls>) -> Self {
+        Self { tls, connections: Mutex::default() }
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The open connection or a new one, and its number.
+    fn client(&self, to: &Target, lane: Lane) -> Result<(Client, u64), CallError> {
+        let mut connections = self.connections();
+        if let Some(connection) = connections.open.get(&(to.id, lane))
+            && connection.urls == to.urls
+        {
+            return Ok((connection.client.clone(), connection.number));
+        }
+        let number = connections.opened;
+        connections.opened += 1;
+        let endpoint = self.endpoint(to, number).map_err(|cause| not_sent(to, cause))?;
+        let client = RaftClient::new(endpoint.connect_lazy())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let (urls, heard) = (to.urls.clone(), Instant::now());
+        let connection = Connection { client: client.clone(), number, urls, heard };
+        connections.open.insert((to.id, lane), connection);
+        Ok((client, number))
+    }
+
+    fn endpoint(&self, to: &Target, attempt: u64) -> Result<Endpoint, String> {
+        let at = attempt as usize % to.urls.len().max(1);
+        let url = to.urls.get(at).ok_or("it has no peer URL")?;
+        let text = |error: tonic::transport::Error| format!("{url}: {}", chain(&error));
+        let endpoint = Endpoint::from_shared(url.clone()).map_err(text)?;
+        let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+        let Some(tls) = &self.tls else { return Ok(endpoint) };
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(&tls.ca_pem))
+            .identity(Identity::from_pem(&tls.cert_pem, &tls.key_pem));
+        endpoint.tls_config(tls).map_err(text)
+    }
+
+    fn heard(&self, to: &Target, lane: Lane, number: u64) {
+        if let Some(connection) = self.connections().open.get_mut(&(to.id, lane))
+            && connection.number == number
+        {
+            connection.heard = Instant::now();
+        }
+    }
+
+    /// Closes a connection, unless it has been replaced already or (with `silent`) the other
+    /// has been heard on it lately.
+    fn close(&self, to: &Target, lane: Lane, number: u64, silent: bool) {
+        let mut connections = self.connections();
+        let broken = connections.open.get(&(to.id, lane)).is_some_and(|connection| {
+            connection.number == number && (!silent || connection.heard.elapsed() > SILENCE)
+        });
+        if broken {
+            connections.open.remove(&(to.id, lane));
+        }
+    }
+
+    fn failed(&self, to: &Target, lane: Lane, number: u64, status: &Status) -> CallError {
+        self.close(to, lane, number, false);
+        let cause = chain(status);
+        if never_connected(status) { not_sent(to, cause) } else { lost(to, cause) }
+    }
+}
+
+fn not_sent(to: &Target, cause: String) -> CallError {
+    CallError::NotSent { to: to.to_string(), cause }
+}
+
+fn lost(to: &Target, cause: String) -> CallError {
+    CallError::Lost { to: to.to_string(), cause }
+}
+
+/// An error and its causes, once each.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn never_connected(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(cause) = source {
+        if cause.is::<ConnectError>() {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
+}
+
+#[async_trait]
+impl Transport for GrpcTransport {
+    async fn call(
+        &self,
+        to: &Target,
+        method: Method,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, CallError> {
+        let lane = lane(method);
+        let (mut client, number) = self.client(to, lane)?;
+        let message = Message { body };
+        let answer = async {
+            match method {
+                Method::AppendEntries | Method::Heartbeat => client.append_entries(message).await,
+                Method::Vote => client.vote(message).await,
+                Method::TransferLeader => client.transfer_leader(message).await,
+            }
+        };
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(answer)) => {
+                self.heard(to, lane, number);
+                Ok(answer.into_inner().body)
+            }
+            Ok(Err(status)) => Err(self.failed(to, lane, number, &status)),
+            Err(_) => {
+                self.close(to, lane, number, true);
+                Err(lost(to, format!("{} ms are over", timeout.as_millis())))
+            }
+        }
+    }
+
+    async fn send_snapshot(
+        &self,
+        to: &Target,
+        header: Bytes,
+        file: SnapshotFile,
+    ) -> Result<Bytes, CallError> {
+        let (mut client, number) = self.client(to, Lane::Snapshot)?;
+        let chunks = ReceiverStream::new(read_chunks(file, header));
+        let answer = client.install_snapshot(chunks).await;
+        // A snapshot is rare: its connection, and the buffers that grew on it, go at once.
+        self.close(to, Lane::Snapshot, number, false);
+        let answer = answer.map_err(|status| self.failed(to, Lane::Snapshot, number, &status))?;
+        Ok(answer.into_inner().body)
+    }
+}
+
+/// Reads the file ahead of the network, a few chunks at most. If reading fails the stream
+/// just ends; the receiver finds the snapshot incomplete and refuses it.
+fn read_chunks(file: SnapshotFile, header: Bytes) -> mpsc::Receiver<SnapshotChunk> {
+    let (chunks, receiver) = mpsc::channel(CHUNKS_AHEAD);
+    tokio::task::spawn_blocking(move || {
+        let mut header = header;
+        let mut read = || -> Result<(), Box<dyn Error>> {
+            let mut input = file.open()?;
+            loop {
+                let mut data = vec![0; CHUNK_BYTES];
+                let read = input.read(&mut data)?;
+                data.truncate(read);
+                let header = std::mem::take(&mut header);
+                let chunk = SnapshotChunk { header, data: data.into() };
+                if read == 0 || chunks.blocking_send(chunk).is_err() {
+                    return Ok(());
+                }
+            }
+        };
+        if let Err(error) = read() {
+            tracing::error!(path = %file.path().display(), %error, "cannot read a snapshot to send it");
+        }
+    });
+    receiver
+}
