@@ -338,6 +338,33 @@ async fn a_silent_node_loses_its_pods_to_another() {
     cluster.end().await;
 }
 
+/// An all-in-one's own node speaks rarely, and its Lease says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_lease_that_lasts_longer_than_the_grace_grants_its_node_as_much() {
+    let config = Config { node_monitor_grace: Duration::from_secs(1), ..Config::default() };
+    let cluster = Cluster::start(0, config).await;
+    let api = &cluster.api;
+    let now = json!(Timestamp::micros(std::time::SystemTime::now()));
+    for (name, seconds) in [("rare", 3600), ("silent", 1)] {
+        let mut lease = object("Lease", "kube-node-lease", name, json!({}));
+        lease["spec"] = json!({"renewTime": now, "leaseDurationSeconds": seconds});
+        api.make(&resource::LEASES, lease).await;
+        node(api, name).await;
+    }
+    let reason = |api: &FakeApi, name: &str| {
+        let nodes = api.all(&resource::NODES);
+        let node = nodes.iter().find(|n| n["metadata"]["name"] == name).expect("there");
+        node["status"]["conditions"][0]["reason"].clone()
+    };
+    api.until("one is silent", |api| reason(api, "silent") == "NodeStatusUnknown").await;
+    assert_ne!(reason(api, "rare"), "NodeStatusUnknown");
+    // It takes back what it said.
+    let lease = Target::one(&resource::LEASES, "kube-node-lease", "rare");
+    api.edit(&lease, |l| l["spec"]["leaseDurationSeconds"] = json!(1)).await;
+    api.until("so is the other", |api| reason(api, "rare") == "NodeStatusUnknown").await;
+    cluster.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn pods_of_a_removed_node_go() {
     let config = Config { pod_gc_quarantine: Duration::from_millis(50), ..Config::default() };

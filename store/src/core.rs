@@ -171,6 +171,7 @@ impl Core {
             let mut mvcc = self.mvcc_mut();
             for proposal in proposals {
                 let commands = proposal.map_or(Ok(Vec::new()), Proposal::decode)?;
+                batch.log_bytes += proposal.map_or(0, |proposal| proposal.0.len());
                 let mut entry_answers = Vec::with_capacity(commands.len());
                 for command in &commands {
                     let done = mvcc.apply(command, engine, &mut batch)?;

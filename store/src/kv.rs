@@ -23,7 +23,7 @@ pub struct KeyValue {
 }
 
 /// A half-open range of keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum KeyRange {
     One(Bytes),
     Prefix(Bytes),

@@ -209,6 +209,41 @@ async fn many_clients_share_syncs_and_an_idle_store_writes_nothing() {
     store.shutdown().await;
 }
 
+/// The engine writes tens of kilobytes for any batch, so it is not given each heartbeat.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_write_costs_the_log_alone_and_is_read_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let engine = || {
+        let files = std::fs::read_dir(dir.path().join("store/engine")).unwrap();
+        let files = files.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+        let mut files: Vec<_> =
+            files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
+        files.sort();
+        files
+    };
+    let before = engine();
+    for n in 0..50 {
+        put(&store, "lease", &format!("beat {n}")).await;
+    }
+    delete(&store, "lease").await;
+    let last = put(&store, "lease", "again").await;
+    assert!(engine() == before, "the engine was written");
+    assert_eq!(value(&store, "lease").await.as_deref(), Some("again"));
+    let mut old = one("lease");
+    old.revision = 5;
+    assert_eq!(store.range(old).await.unwrap().kvs[0].value, "beat 3");
+    let mut watch = store.watch(watch_from("lease", last - 2)).await.unwrap();
+    let history = [format!("PUT lease=beat 49@{}", last - 2), format!("DELETE lease@{}", last - 1)];
+    assert_eq!(events(&mut watch, 3).await[..2], history);
+    let hash = store.hash_kv(0).await.unwrap();
+    store.shutdown().await;
+    drop(store);
+    let store = open(dir.path()).await;
+    assert_eq!(store.hash_kv(0).await.unwrap(), hash);
+    store.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_are_too_large_or_wrong_are_refused_before_they_are_proposed() {
     let dir = tempfile::tempdir().unwrap();

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::plan::{self, Action, Observed, Plan};
 use super::taints::NO_EXECUTE;
 use crate::caches::pod::{Pod, PodView};
-use crate::caches::{Caches, term};
+use crate::caches::{Caches, NODE_LEASE_NAMESPACE, term};
 use crate::conditions;
 use crate::podgc::disruption_target;
 use crate::timers::Timers;
@@ -84,6 +84,12 @@ impl NodeLifecycleController {
         if change.new.is_some() && renewed(change.old) != renewed(change.new) {
             self.hear(&change.key.name);
         }
+        let lasts =
+            |entry: Option<&Entry<Lease>>| entry.and_then(|e| e.value.spec.lease_duration_seconds);
+        if lasts(change.old) != lasts(change.new) {
+            // The timer that runs was set for the other.
+            self.queue.add(ObjectKey::new("", &*change.key.name));
+        }
     }
 
     fn node_changed(&self, change: &Change<'_, Node>) {
@@ -126,8 +132,18 @@ impl NodeLifecycleController {
     }
 
     fn silent_in(&self, node: &str) -> Duration {
+        let grace = self.grace_of(node);
         let heard = self.heard();
-        heard.get(node).map_or(self.grace, |heard| self.grace.saturating_sub(heard.at.elapsed()))
+        heard.get(node).map_or(grace, |heard| grace.saturating_sub(heard.at.elapsed()))
+    }
+
+    /// A node whose own Lease lasts longer than the grace may be silent for as long: it has
+    /// said that it speaks rarely.
+    fn grace_of(&self, node: &str) -> Duration {
+        let lease = self.caches.leases.get(&ObjectKey::new(NODE_LEASE_NAMESPACE, node));
+        let seconds = lease.and_then(|lease| lease.value.spec.lease_duration_seconds);
+        let lasts = seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
+        self.grace.max(Duration::from_secs(lasts))
     }
 
     fn first_seen(&self, node: &str, taint: &Taint) -> SystemTime {
@@ -167,7 +183,8 @@ impl NodeLifecycleController {
         for action in actions {
             match action {
                 Action::SetConditions(conditions) => {
-                    tracing::warn!(node = latest.name(), grace = ?self.grace, "node is silent");
+                    let grace = self.grace_of(latest.name());
+                    tracing::warn!(node = latest.name(), ?grace, "node is silent");
                     let edit = |value: &mut Value| merge_conditions(value, &conditions);
                     latest = self.writer.update_status(&resource::NODES, &latest, edit).await?;
                     let message = format!("Node {} status is now: NodeNotReady", latest.name());

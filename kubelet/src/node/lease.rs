@@ -34,7 +34,9 @@ pub async fn renew_forever(api: Arc<dyn Api>, config: Config) {
 
 async fn renew(api: &dyn Api, config: &Config) -> Result<(), Status> {
     let now = Timestamp::micros(SystemTime::now());
-    let patch = json!({"spec": {"renewTime": now}});
+    // The duration too: it may have been configured anew since the Lease was made.
+    let duration_seconds = config.lease_duration.as_secs();
+    let patch = json!({"spec": {"renewTime": now, "leaseDurationSeconds": duration_seconds}});
     let target = Target::one(&resource::LEASES, NAMESPACE, &config.node_name);
     let patch = Patch::Merge(Bytes::from(patch.to_string()));
     match api.patch(&target, patch, &WriteOptions::default()).await {

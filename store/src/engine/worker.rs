@@ -1,22 +1,32 @@
-//! The engine's thread: takes batches off the appliers' hands.
+//! The engine's thread: takes batches off the appliers' hands, and holds small ones back.
 //!
-//! Clients are answered from memory, and from the log's sync; the engine may lag behind.
-//! How far is bounded by the queue, so the memory that holds what it has not taken is too.
+//! Clients are answered from memory, and from the log's sync; the engine may lag behind. It
+//! writes tens of kilobytes for any batch, however small, so batches wait here until they
+//! are worth that. No clock is involved: what waits is written when more comes, when somebody
+//! needs it in the engine, or when the store closes. After a crash it comes back from the
+//! log, and the bound on what is held is the bound on that replay.
+//!
+//! Readers find held records in memory: [`EngineQueue::persisted`] keeps them there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Engine, Meta};
+use super::{Engine, EngineError, Meta};
 use crate::kv::Revision;
 use crate::mvcc::WriteBatch;
 use crate::mvcc::revision::Rev;
 
 /// Batches that may wait. A batch is one round of applying, at most a few MiB.
 const QUEUE: usize = 16;
-/// What waits is merged into one engine write up to so many records.
-const MERGE_RECORDS: usize = 4096;
+/// Log held back in memory: some 400 heartbeats of a node, an hour of them. While the engine
+/// takes so much, readers of old values wait some milliseconds.
+pub const HOLD_LOG_BYTES: usize = 256 << 10;
+/// Counted for each batch beside its part of the log, so that empty ones are bounded too.
+const BATCH_BYTES: usize = 64;
+/// Removals cost the log nothing, but the engine as much as records.
+const HOLD_RECORDS: usize = 4096;
 
 enum Job {
     Write(WriteBatch, Meta),
@@ -79,47 +89,72 @@ impl EngineQueue {
     }
 }
 
-fn run(engine: &dyn Engine, mut queue: mpsc::Receiver<Job>, persisted: &AtomicI64) {
-    while let Some(job) = queue.blocking_recv() {
-        let mut barriers = Vec::new();
-        let mut merged: Option<(WriteBatch, Meta)> = None;
-        let mut next = Some(job);
-        while let Some(job) = next.take() {
-            match job {
-                Job::Write(batch, meta) => merge(&mut merged, batch, meta),
-                Job::Barrier(done) => barriers.push(done),
-                Job::Close => queue.close(),
-            }
-            if barriers.is_empty()
-                && merged.as_ref().is_none_or(|(batch, _)| batch.puts.len() < MERGE_RECORDS)
-            {
-                next = queue.try_recv().ok();
-            }
-        }
-        if let Some((batch, meta)) = merged {
-            if let Err(error) = engine.apply(batch, Some(&meta)) {
-                tracing::error!(%error, "the engine cannot write; the store stops and rebuilds it at the next start");
-                return;
-            }
-            persisted.store(meta.revision, Ordering::Release);
-        }
-        for done in barriers {
-            let _ = done.send(());
-        }
+/// What the engine has not been given yet.
+#[derive(Default)]
+struct Held {
+    batch: WriteBatch,
+    /// Of the newest batch; `None` if nothing is held.
+    meta: Option<Meta>,
+    bytes: usize,
+}
+
+impl Held {
+    fn add(&mut self, batch: WriteBatch, meta: Meta) {
+        self.bytes += batch.log_bytes + BATCH_BYTES;
+        self.batch.puts.extend(batch.puts);
+        self.batch.removes.extend(batch.removes);
+        self.batch.leases.extend(batch.leases);
+        self.meta = Some(meta);
     }
-    if let Err(error) = engine.flush() {
-        tracing::warn!(%error, "the engine could not write its buffer; the next start replays more of the log");
+
+    fn is_due(&self) -> bool {
+        self.bytes >= HOLD_LOG_BYTES
+            || self.batch.puts.len() + self.batch.removes.len() >= HOLD_RECORDS
+    }
+
+    fn write(&mut self, engine: &dyn Engine, persisted: &AtomicI64) -> Result<(), EngineError> {
+        let Self { mut batch, meta, .. } = std::mem::take(self);
+        let Some(meta) = meta else { return Ok(()) };
+        drop_short_lived(&mut batch);
+        engine.apply(batch, Some(&meta))?;
+        persisted.store(meta.revision, Ordering::Release);
+        Ok(())
     }
 }
 
-fn merge(merged: &mut Option<(WriteBatch, Meta)>, batch: WriteBatch, meta: Meta) {
-    match merged {
-        None => *merged = Some((batch, meta)),
-        Some((into, last)) => {
-            into.puts.extend(batch.puts);
-            into.removes.extend(batch.removes);
-            into.leases.extend(batch.leases);
-            *last = meta;
+/// A record that was compacted away while it was held never gets to the disk.
+fn drop_short_lived(batch: &mut WriteBatch) {
+    let Some((first, _)) = batch.puts.first() else { return };
+    let first = *first;
+    let mut gone: Vec<_> = batch.removes.extract_if(.., |rev| *rev >= first).collect();
+    if !gone.is_empty() {
+        gone.sort_unstable();
+        batch.puts.retain(|(rev, _)| gone.binary_search(rev).is_err());
+    }
+}
+
+fn run(engine: &dyn Engine, mut queue: mpsc::Receiver<Job>, persisted: &AtomicI64) {
+    let mut held = Held::default();
+    while let Some(job) = queue.blocking_recv() {
+        let mut waits = None;
+        match job {
+            Job::Write(batch, meta) => held.add(batch, meta),
+            Job::Barrier(done) => waits = Some(done),
+            Job::Close => queue.close(),
         }
+        if waits.is_none() && !held.is_due() {
+            continue;
+        }
+        if let Err(error) = held.write(engine, persisted) {
+            tracing::error!(%error, "the engine cannot write; the store stops and rebuilds it at the next start");
+            return;
+        }
+        if let Some(done) = waits {
+            // Who has gone away does not want to know.
+            let _ = done.send(());
+        }
+    }
+    if let Err(error) = held.write(engine, persisted).and_then(|()| engine.flush()) {
+        tracing::warn!(%error, "the engine could not write what it held; the next start replays more of the log");
     }
 }

@@ -57,6 +57,8 @@ pub struct WriteBatch {
     pub removes: Vec<Rev>,
     /// `None`: the lease is gone.
     pub leases: Vec<(LeaseId, Option<i64>)>,
+    /// What of the log has to be read again to get here, if this is lost.
+    pub log_bytes: usize,
 }
 
 impl WriteBatch {

@@ -4,7 +4,7 @@
 //! handles those that are up to date; catching up on history happens outside, before a
 //! watch is added here. Who does not take its messages is cut off: nobody waits for it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
@@ -30,19 +30,22 @@ pub enum Offer {
 
 #[derive(Debug)]
 struct Watcher<S> {
-    range: KeyRange,
     prev_kv: bool,
     /// Changes before it have been delivered, or are not wanted.
     next: Revision,
     sink: S,
 }
 
+/// Watches of the same range.
+type Group<S> = BTreeMap<WatchId, Watcher<S>>;
+
 #[derive(Debug)]
 pub struct WatchGroups<S> {
-    watchers: HashMap<WatchId, Watcher<S>>,
+    /// Where each watch is.
+    ranges: HashMap<WatchId, KeyRange>,
     /// Watches of one key, which are the most.
-    by_key: HashMap<Bytes, Vec<WatchId>>,
-    by_range: Vec<(KeyRange, Vec<WatchId>)>,
+    by_key: HashMap<Bytes, Group<S>>,
+    by_range: HashMap<KeyRange, Group<S>>,
     next_id: WatchId,
     /// All changes up to here have been handed out.
     notified: Revision,
@@ -57,9 +60,9 @@ const SWEEP_FLOOR: usize = 64;
 impl<S: Sink> WatchGroups<S> {
     pub fn new(revision: Revision) -> Self {
         Self {
-            watchers: HashMap::new(),
+            ranges: HashMap::new(),
             by_key: HashMap::new(),
-            by_range: Vec::new(),
+            by_range: HashMap::new(),
             next_id: 1,
             notified: revision,
             too_slow: 0,
@@ -72,66 +75,66 @@ impl<S: Sink> WatchGroups<S> {
     }
 
     pub fn len(&self) -> usize {
-        self.watchers.len()
+        self.ranges.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.watchers.is_empty()
+        self.ranges.is_empty()
     }
 
     /// Adds a watch that has everything before `next`.
     pub fn add(&mut self, range: KeyRange, next: Revision, prev_kv: bool, sink: S) -> WatchId {
-        if self.watchers.len() >= self.sweep_at {
+        if self.len() >= self.sweep_at {
             self.sweep();
         }
         let id = self.next_id;
         self.next_id += 1;
-        match &range {
-            KeyRange::One(key) => self.by_key.entry(key.clone()).or_default().push(id),
-            range => match self.by_range.iter_mut().find(|(known, _)| known == range) {
-                Some((_, ids)) => ids.push(id),
-                None => self.by_range.push((range.clone(), vec![id])),
-            },
-        }
-        self.watchers.insert(id, Watcher { range, prev_kv, next, sink });
+        let group = match &range {
+            KeyRange::One(key) => self.by_key.entry(key.clone()).or_default(),
+            range => self.by_range.entry(range.clone()).or_default(),
+        };
+        group.insert(id, Watcher { prev_kv, next, sink });
+        self.ranges.insert(id, range);
         id
     }
 
     pub fn remove(&mut self, id: WatchId) {
-        let Some(watcher) = self.watchers.remove(&id) else { return };
-        match &watcher.range {
-            KeyRange::One(key) => {
-                if let Some(ids) = self.by_key.get_mut(key) {
-                    ids.retain(|other| *other != id);
-                    if ids.is_empty() {
-                        self.by_key.remove(key);
-                    }
-                }
-            }
-            range => {
-                for (known, ids) in &mut self.by_range {
-                    if known == range {
-                        ids.retain(|other| *other != id);
-                    }
-                }
-                self.by_range.retain(|(_, ids)| !ids.is_empty());
+        let Some(range) = self.ranges.remove(&id) else { return };
+        let Some(group) = self.group(&range) else { return };
+        group.remove(&id);
+        if group.is_empty() {
+            match &range {
+                KeyRange::One(key) => drop(self.by_key.remove(key)),
+                range => drop(self.by_range.remove(range)),
             }
         }
     }
 
+    fn group(&mut self, range: &KeyRange) -> Option<&mut Group<S>> {
+        match range {
+            KeyRange::One(key) => self.by_key.get_mut(key),
+            range => self.by_range.get_mut(range),
+        }
+    }
+
+    fn groups(&mut self) -> impl Iterator<Item = &mut Group<S>> {
+        self.by_key.values_mut().chain(self.by_range.values_mut())
+    }
+
     /// Dead watches of quiet keys are found only by asking; done when their number doubles.
     fn sweep(&mut self) {
-        let ids: Vec<_> = self.watchers.keys().copied().collect();
-        for id in ids {
+        let mut gone = Vec::new();
+        for (id, watcher) in self.groups().flatten() {
             // An empty batch takes no place in the queue: sinks only report who is gone.
-            if let Some(watcher) = self.watchers.get_mut(&id)
-                && watcher.sink.offer(WatchMessage::Events { revision: 0, events: vec![] })
-                    == Offer::Gone
-            {
-                self.remove(id);
+            let nothing = WatchMessage::Events { revision: 0, events: vec![] };
+            if watcher.sink.offer(nothing) == Offer::Gone {
+                gone.push(*id);
             }
         }
-        self.sweep_at = SWEEP_FLOOR.max(self.watchers.len() * 2);
+        for id in gone {
+            self.remove(id);
+        }
+        self.sweep_at = SWEEP_FLOOR.max(self.len() * 2);
     }
 
     /// Hands out the changes of some transactions, all up to `revision`.
@@ -143,7 +146,7 @@ impl<S: Sink> WatchGroups<S> {
         prev: &mut dyn FnMut(&Change) -> Option<KeyValue>,
     ) {
         self.notified = revision;
-        if changes.is_empty() || self.watchers.is_empty() {
+        if changes.is_empty() || self.is_empty() {
             return;
         }
         let mut lost = Vec::new();
@@ -155,20 +158,21 @@ impl<S: Sink> WatchGroups<S> {
                 }
             }
             for (key, changes) in by_key {
-                let ids = &self.by_key[key];
-                deliver(&mut self.watchers, ids, revision, &changes, prev, &mut lost);
+                if let Some(group) = self.by_key.get_mut(key) {
+                    deliver(group, revision, &changes, prev, &mut lost);
+                }
             }
         }
-        for (range, ids) in &self.by_range {
+        for (range, group) in &mut self.by_range {
             let hits: Vec<_> = changes.iter().filter(|c| range.contains(&c.record.key)).collect();
             if !hits.is_empty() {
-                deliver(&mut self.watchers, ids, revision, &hits, prev, &mut lost);
+                deliver(group, revision, &hits, prev, &mut lost);
             }
         }
         for (id, offer) in lost {
             if offer == Offer::Full {
                 self.too_slow += 1;
-                if let Some(watcher) = self.watchers.get_mut(&id) {
+                if let Some(watcher) = self.watcher(id) {
                     watcher.sink.close(WatchMessage::TooSlow);
                 }
             }
@@ -176,33 +180,37 @@ impl<S: Sink> WatchGroups<S> {
         }
     }
 
+    fn watcher(&mut self, id: WatchId) -> Option<&mut Watcher<S>> {
+        let range = self.ranges.get(&id)?.clone();
+        self.group(&range)?.get_mut(&id)
+    }
+
     /// Cuts everybody off: changes were missed up to `revision`.
     pub fn restart(&mut self, revision: Revision) {
-        for watcher in self.watchers.values_mut() {
+        for watcher in self.groups().flat_map(BTreeMap::values_mut) {
             watcher.sink.close(WatchMessage::TooSlow);
         }
-        self.watchers.clear();
+        self.ranges.clear();
         self.by_key.clear();
         self.by_range.clear();
         self.notified = revision;
     }
 
-    /// Tells one watch, or all, that everything up to now has been delivered.
-    pub fn progress(&mut self, only: Option<WatchId>) {
+    /// Tells a watch that everything up to now has been delivered.
+    pub fn progress(&mut self, id: WatchId) {
         let revision = self.notified;
-        for (id, watcher) in &mut self.watchers {
-            if only.is_none_or(|only| only == *id) && watcher.next <= revision + 1 {
-                // A full queue holds events that say the same.
-                let _ = watcher.sink.offer(WatchMessage::Progress { revision });
-            }
+        if let Some(watcher) = self.watcher(id)
+            && watcher.next <= revision + 1
+        {
+            // A full queue holds events that say the same.
+            let _ = watcher.sink.offer(WatchMessage::Progress { revision });
         }
     }
 }
 
 /// Gives every watch of a group the same events; two lists, with and without `prev`.
 fn deliver<S: Sink>(
-    watchers: &mut HashMap<WatchId, Watcher<S>>,
-    ids: &[WatchId],
+    group: &mut Group<S>,
     revision: Revision,
     changes: &[&Change],
     prev: &mut dyn FnMut(&Change) -> Option<KeyValue>,
@@ -210,8 +218,7 @@ fn deliver<S: Sink>(
 ) {
     let mut plain: Option<Vec<Event>> = None;
     let mut with_prev: Option<Vec<Event>> = None;
-    for id in ids {
-        let Some(watcher) = watchers.get_mut(id) else { continue };
+    for (id, watcher) in group {
         let events = if watcher.prev_kv {
             with_prev.get_or_insert_with(|| changes.iter().map(|c| event(c, prev(c))).collect())
         } else {

@@ -25,7 +25,7 @@ impl WatchHandle {
     /// has caught up.
     pub fn request_progress(&self) {
         if let Some(id) = self.id.get() {
-            self.inner.core.hub().progress(Some(*id));
+            self.inner.core.hub().progress(*id);
         }
     }
 }

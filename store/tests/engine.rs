@@ -1,0 +1,92 @@
+//! The engine's queue: what it holds back, and when it lets go.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::{Arc, Mutex};
+
+use skiff_store::engine::worker::{EngineQueue, HOLD_LOG_BYTES};
+use skiff_store::engine::{Engine, EngineError, Meta, Visit};
+use skiff_store::kv::{LeaseId, Revision};
+use skiff_store::mvcc::record::Record;
+use skiff_store::mvcc::revision::Rev;
+use skiff_store::mvcc::{ReadFault, Records, WriteBatch};
+
+/// The revisions put and removed, and the meta's.
+type Written = (Vec<Revision>, Vec<Revision>, Revision);
+
+/// Notes what it is given.
+#[derive(Default)]
+struct Notes(Mutex<Vec<Written>>);
+
+impl Records for Notes {
+    fn record(&self, _: Rev) -> Result<Option<Record>, ReadFault> {
+        Ok(None)
+    }
+}
+
+impl Engine for Notes {
+    fn apply(&self, batch: WriteBatch, meta: Option<&Meta>) -> Result<(), EngineError> {
+        let puts = batch.puts.iter().map(|(rev, _)| rev.main).collect();
+        let removes = batch.removes.iter().map(|rev| rev.main).collect();
+        let revision = meta.map_or(0, |meta| meta.revision);
+        self.0.lock().unwrap().push((puts, removes, revision));
+        Ok(())
+    }
+
+    fn meta(&self) -> Result<Option<Meta>, EngineError> {
+        Ok(None)
+    }
+
+    fn leases(&self) -> Result<Vec<(LeaseId, i64)>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    fn scan(&self, _: Rev, _: Rev, _: Visit) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn clear(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        0
+    }
+}
+
+fn put(main: Revision, log_bytes: usize) -> (WriteBatch, Meta) {
+    let puts = vec![(Rev::first_of(main), Record::tombstone("k".into()))];
+    let meta = Meta { revision: main, ..Meta::default() };
+    (WriteBatch { puts, log_bytes, ..WriteBatch::default() }, meta)
+}
+
+#[tokio::test]
+async fn small_batches_wait_for_each_other() {
+    let engine = Arc::new(Notes::default());
+    let (queue, thread) = EngineQueue::start(engine.clone(), 1).unwrap();
+    let write = async |main, log_bytes, removes: &[Revision]| {
+        let (mut batch, meta) = put(main, log_bytes);
+        batch.removes = removes.iter().map(|main| Rev::first_of(*main)).collect();
+        queue.write(batch, meta).await.unwrap();
+    };
+    write(5, 100, &[]).await;
+    write(6, 100, &[]).await;
+    // 6 came and went while it was held; 3 is in the engine.
+    write(7, 100, &[3, 6]).await;
+    assert_eq!(queue.persisted().main, 1);
+    queue.barrier().await.unwrap();
+    assert_eq!(queue.persisted().main, 7);
+    assert_eq!(*engine.0.lock().unwrap(), [(vec![5, 7], vec![3], 7)]);
+    // Nothing is held: nothing is written.
+    queue.barrier().await.unwrap();
+    write(8, 10, &[]).await;
+    write(9, HOLD_LOG_BYTES, &[]).await;
+    write(10, 10, &[]).await;
+    queue.close().await;
+    thread.join().unwrap();
+    let written = [(vec![5, 7], vec![3], 7), (vec![8, 9], vec![], 9), (vec![10], vec![], 10)];
+    assert_eq!(*engine.0.lock().unwrap(), written);
+}
