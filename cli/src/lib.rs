@@ -9,7 +9,7 @@ pub mod describe;
 pub mod jsonpath;
 pub mod manifest;
 pub mod merge;
-mod out;
+pub mod out;
 pub mod output;
 pub mod resources;
 pub mod table;

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use skiff_cli::out::print;
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
@@ -49,18 +50,20 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<i32> {
     let mut missing = 0;
     for finding in &findings {
         match finding {
-            Finding::Good(what) => println!("ok       {what}"),
-            Finding::Warning(what, mend) => println!("warning  {what}\n         {mend}"),
+            Finding::Good(what) => print(format_args!("ok       {what}\n")),
+            Finding::Warning(what, mend) => {
+                print(format_args!("warning  {what}\n         {mend}\n"))
+            }
             Finding::Missing(what, mend) => {
-                println!("missing  {what}\n         {mend}");
+                print(format_args!("missing  {what}\n         {mend}\n"));
                 missing += 1;
             }
         }
     }
     match missing {
-        0 => println!("this host can run skiff"),
-        1 => println!("1 thing is missing"),
-        n => println!("{n} things are missing"),
+        0 => print(format_args!("this host can run skiff\n")),
+        1 => print(format_args!("1 thing is missing\n")),
+        n => print(format_args!("{n} things are missing\n")),
     }
     Ok(i32::from(missing > 0))
 }

@@ -1,6 +1,7 @@
 //! `skiff cleanup`: takes off this host what a stopped server has left on purpose, so that
 //! containers outlive it: containers, their containerd, rules, links, mounts, namespaces.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use clap::Args;
@@ -24,9 +25,9 @@ pub async fn run(args: &CleanupArgs) -> anyhow::Result<i32> {
     let config = ServerConfig::from_args(args.server.clone())?;
     let mut failures = Vec::new();
     let mut step = |what: &str, result: anyhow::Result<()>| match result {
-        Ok(()) => println!("removed  {what}"),
+        Ok(()) => say(format_args!("removed  {what}")),
         Err(error) => {
-            println!("failed   {what}: {error:#}");
+            say(format_args!("failed   {what}: {error:#}"));
             failures.push(what.to_owned());
         }
     };
@@ -42,6 +43,11 @@ pub async fn run(args: &CleanupArgs) -> anyhow::Result<i32> {
         step("kubeconfig", remove_file(&config.write_kubeconfig));
     }
     Ok(i32::from(!failures.is_empty()))
+}
+
+/// A reader that has gone away is no reason to leave things behind.
+fn say(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Needs containerd: one that is gone is started for the time of the cleaning.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use skiff_cli::out::print;
 use skiff_kubelet::ports::Runtime;
 use skiff_kubelet::runtime::{Config, Containerd};
 
@@ -51,7 +52,7 @@ pub async fn run(args: ImageArgs) -> anyhow::Result<i32> {
         Image::Import { archives } => {
             for archive in archives {
                 for image in runtime.import(&archive).await? {
-                    println!("imported {}", image.reference);
+                    print(format_args!("imported {}\n", image.reference));
                 }
             }
         }
@@ -62,21 +63,18 @@ pub async fn run(args: ImageArgs) -> anyhow::Result<i32> {
                 vec![i.reference.clone(), short(&i.id), mebibytes(i.size_bytes)]
             };
             let rows: Vec<_> = images.iter().map(row).collect();
-            print!("{}", skiff_cli::table::layout(&["IMAGE", "ID", "SIZE"], &rows, true));
+            let table = skiff_cli::table::layout(&["IMAGE", "ID", "SIZE"], &rows, true);
+            print(format_args!("{table}"));
         }
         Image::Pull { image } => {
             eprintln!("pulling {image} ...");
             let image = runtime.pull(&image, None).await?;
-            println!(
-                "pulled {} ({}, {})",
-                image.reference,
-                short(&image.id),
-                mebibytes(image.size_bytes)
-            );
+            let (id, size) = (short(&image.id), mebibytes(image.size_bytes));
+            print(format_args!("pulled {} ({id}, {size})\n", image.reference));
         }
         Image::Remove { image } => {
             runtime.remove_image(&image).await?;
-            println!("removed {image}");
+            print(format_args!("removed {image}\n"));
         }
     }
     Ok(0)

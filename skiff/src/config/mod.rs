@@ -17,6 +17,9 @@ pub use cidr::Cidr;
 /// Parts that `--disable` can leave out.
 pub const PARTS: [&str; 5] = ["controllers", "scheduler", "kubelet", "proxy", "ingress"];
 
+/// Where a server keeps what must survive, unless it is told otherwise.
+pub const DATA_DIR: &str = "/var/lib/skiff";
+
 /// A checked configuration.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
@@ -77,7 +80,7 @@ impl ServerConfig {
                 "is no DNS subdomain: use lower case letters, digits, '-' and '.'",
             );
         }
-        let data_dir = args.data_dir.unwrap_or_else(|| "/var/lib/skiff".into());
+        let data_dir = args.data_dir.unwrap_or_else(|| DATA_DIR.into());
         if !data_dir.is_absolute() {
             faults.add("data-dir", data_dir.display(), "is not an absolute path");
         }
