@@ -176,7 +176,7 @@ impl World {
 }
 
 /// Looks first without a lock; whoever finds the rules missing takes the lock, looks again and writes them.
-fn ensure_masquerade(masquerade: &Masquerade, lock: &Path) -> Result<(), CniError> {
+pub fn ensure_masquerade(masquerade: &Masquerade, lock: &Path) -> Result<(), CniError> {
     if masquerade.is_present()? {
         return Ok(());
     }

@@ -16,6 +16,8 @@ pub mod addr;
 pub mod conf;
 pub mod error;
 pub mod exec;
+mod firewall;
+pub mod hostport;
 pub mod ipam;
 pub mod masquerade;
 pub mod names;
@@ -23,6 +25,7 @@ pub mod netlink;
 pub mod netns;
 pub mod plan;
 pub mod remove;
+mod repair;
 pub mod reply;
 pub mod request;
 mod verb;
@@ -35,6 +38,7 @@ use serde_json::Value;
 pub use conf::DEFAULT_DATA_DIR;
 pub use error::CniError;
 pub use remove::{Removed, remove_network};
+pub use repair::repair_rules;
 
 /// The name a conflist gives as `type`; a link of this name to the `skiff` binary lies in the CNI binary folder.
 pub const PLUGIN_TYPE: &str = "skiff-bridge";

@@ -13,15 +13,10 @@
 //! should be; only when it is not, the chain is written again in one `iptables-restore` transaction. Who flushes the
 //! table is seen by that; who empties our chain alone is seen by CHECK, which looks at the chain too.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
-
 use crate::addr::Cidr;
 use crate::error::CniError;
+use crate::firewall::{self, iptables, jumps_to, restore};
 use crate::names::masquerade_chain;
-
-/// Seconds to wait for another program that holds the xtables lock.
-const LOCK_WAIT_SECONDS: &str = "10";
 
 /// The masquerade of one network in one address family.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,11 +63,7 @@ impl Masquerade {
     }
 
     fn comment(&self) -> String {
-        let mut digest = 0xcbf2_9ce4_8422_2325u64;
-        for byte in self.rules().join("\n").bytes() {
-            digest = (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-        format!("skiff-cni {} {digest:016x}", self.network)
+        firewall::comment(&self.network, &self.rules())
     }
 
     /// The batch that makes the chain right and leaves one jump to it. `jumps` are the rules of POSTROUTING that
@@ -106,7 +97,7 @@ impl Masquerade {
 
     /// Writes the chain and the jump, whatever is there now.
     pub fn write(&self) -> Result<(), CniError> {
-        restore(self.ipv4, &self.render(&jumps_to(self.ipv4, &self.chain())?))
+        restore(self.ipv4, &self.render(&jumps_to(self.ipv4, "POSTROUTING", &self.chain())?))
     }
 }
 
@@ -120,71 +111,17 @@ pub fn remove(network: &str) -> Result<bool, CniError> {
             continue;
         }
         let mut lines = vec!["*nat".to_owned(), format!(":{chain} - [0:0]")];
-        lines.extend(jumps_to(ipv4, &chain)?.iter().map(|rule| rule.replacen("-A ", "-D ", 1)));
+        lines.extend(
+            jumps_to(ipv4, "POSTROUTING", &chain)?
+                .iter()
+                .map(|rule| rule.replacen("-A ", "-D ", 1)),
+        );
         lines.push(format!("-X {chain}"));
         lines.push("COMMIT\n".to_owned());
         restore(ipv4, &lines.join("\n"))?;
         removed = true;
     }
     Ok(removed)
-}
-
-fn jumps_to(ipv4: bool, chain: &str) -> Result<Vec<String>, CniError> {
-    let target = format!("-j {chain}");
-    match iptables(ipv4, &["-S", "POSTROUTING"])? {
-        Ok(listing) => {
-            Ok(listing.lines().filter(|rule| rule.ends_with(&target)).map(str::to_owned).collect())
-        }
-        Err(detail) => Err(CniError::Firewall {
-            command: format!("{} -S POSTROUTING", program(ipv4, "")),
-            detail,
-        }),
-    }
-}
-
-fn program(ipv4: bool, suffix: &str) -> String {
-    format!("{}{suffix}", if ipv4 { "iptables" } else { "ip6tables" })
-}
-
-/// The outer error is that iptables cannot be run; the inner one is what it said.
-fn iptables(ipv4: bool, args: &[&str]) -> Result<Result<String, String>, CniError> {
-    let name = program(ipv4, "");
-    let output = Command::new(&name)
-        .args(["-w", LOCK_WAIT_SECONDS, "-t", "nat"])
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| cannot_run(&name, &error))?;
-    if output.status.success() {
-        Ok(Ok(String::from_utf8_lossy(&output.stdout).into_owned()))
-    } else {
-        Ok(Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
-    }
-}
-
-fn restore(ipv4: bool, batch: &str) -> Result<(), CniError> {
-    let name = program(ipv4, "-restore");
-    let mut child = Command::new(&name)
-        .args(["-w", LOCK_WAIT_SECONDS, "--noflush"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| cannot_run(&name, &error))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(batch.as_bytes()).map_err(|error| cannot_run(&name, &error))?;
-    }
-    let output = child.wait_with_output().map_err(|error| cannot_run(&name, &error))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let detail = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(CniError::Firewall { command: format!("{name} --noflush"), detail })
-}
-
-fn cannot_run(name: &str, error: &std::io::Error) -> CniError {
-    let detail = format!("cannot be run ({error}); install the iptables package");
-    CniError::Firewall { command: name.to_owned(), detail }
 }
 
 #[cfg(test)]

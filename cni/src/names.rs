@@ -33,6 +33,12 @@ pub fn masquerade_chain(network: &str) -> String {
     format!("SKIFF-MASQ-{:08X}", fold32(fnv1a(&["masq", network])))
 }
 
+/// The chains of a network's host ports: translation, and masquerade of what the pods themselves send there.
+pub fn host_port_chains(network: &str) -> (String, String) {
+    let digest = fold32(fnv1a(&["hostports", network]));
+    (format!("SKIFF-HP-{digest:08X}"), format!("SKIFF-HM-{digest:08X}"))
+}
+
 /// A unicast, locally administered address that stays the same for the same parts.
 pub fn stable_mac(parts: &[&str]) -> [u8; 6] {
     let bytes = fnv1a(parts).to_be_bytes();

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::error::CniError;
 use crate::exec::kernel;
+use crate::hostport;
 use crate::ipam::lease::LeaseStore;
 use crate::masquerade;
 use crate::names;
@@ -16,19 +17,24 @@ use crate::plan::LinkKind;
 pub struct Removed {
     pub bridge: bool,
     pub masquerade: bool,
+    pub host_ports: bool,
     /// Host ends of pairs that were still there.
     pub host_links: Vec<String>,
     /// Addresses that were still leased.
     pub leases: usize,
 }
 
-/// Removes the bridge, the masquerade rules, the leases and the pairs of their holders. Idempotent.
+/// Removes the bridge, the rules of masquerade and host ports, the leases and the pairs of their holders. Idempotent.
 pub fn remove_network(network: &str, bridge: &str, data_dir: &Path) -> Result<Removed, CniError> {
     let mut removed = Removed::default();
     let mut errors = Vec::new();
     errors.extend(remove_links(network, bridge, data_dir, &mut removed).err());
     match masquerade::remove(network) {
         Ok(found) => removed.masquerade = found,
+        Err(error) => errors.push(error),
+    }
+    match hostport::remove(network) {
+        Ok(found) => removed.host_ports = found,
         Err(error) => errors.push(error),
     }
     CniError::gather(errors).map(|()| removed)

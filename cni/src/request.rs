@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::conf::is_link_name;
 use crate::error::CniError;
+use crate::hostport::PortMapping;
 
 /// Versions of the specification this plugin answers in. 0.1 and 0.2 have another result format altogether.
 pub const SUPPORTED_VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
@@ -50,6 +51,8 @@ pub struct Request {
     pub args: Vec<(String, String)>,
     pub config: NetworkConfig,
     pub valid_attachments: Vec<Attachment>,
+    /// `runtimeConfig.portMappings`.
+    pub port_mappings: Vec<PortMapping>,
 }
 
 /// What a call comes down to: VERSION is answered from constants, the rest needs the request.
@@ -97,6 +100,13 @@ pub fn read(env: &dyn Fn(&str) -> Option<String>, stdin: &[u8]) -> Result<Call, 
             .map_err(|error| CniError::Decode(format!("cni.dev/valid-attachments: {error}")))?,
         None => Vec::new(),
     };
+    // The crate's own type for these knows no hostIP.
+    let listed = document.get_mut("runtimeConfig").and_then(Value::as_object_mut);
+    let port_mappings = match listed.and_then(|fields| fields.remove("portMappings")) {
+        Some(list) => serde_json::from_value(list)
+            .map_err(|error| CniError::Decode(format!("runtimeConfig.portMappings: {error}")))?,
+        None => Vec::new(),
+    };
     let config: NetworkConfig =
         serde_json::from_value(document).map_err(|error| CniError::Decode(error.to_string()))?;
     if !is_identifier(&config.name) {
@@ -116,6 +126,7 @@ pub fn read(env: &dyn Fn(&str) -> Option<String>, stdin: &[u8]) -> Result<Call, 
         args,
         config,
         valid_attachments,
+        port_mappings,
     })))
 }
 

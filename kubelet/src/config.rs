@@ -22,7 +22,7 @@ pub struct Config {
     pub max_pods: u32,
     pub labels: BTreeMap<String, String>,
     pub taints: Vec<Taint>,
-    /// Top of the cgroup tree of all pods: `/skiff`.
+    /// Top of the cgroup tree of all pods; no other kubelet of the machine may have the same.
     pub cgroup_root: String,
     /// The port of the node server, as the Node object announces it. 0: there is none.
     pub node_port: u16,

@@ -4,6 +4,7 @@
 //! the API. What to do is decided by pure code (`pod::plan`, `status`, `probe::machine`,
 //! `env`, `resources`); the rest carries it out.
 
+pub mod admission;
 pub mod cgroup;
 pub mod config;
 pub mod containerd_supervisor;
@@ -20,6 +21,7 @@ pub mod resources;
 pub mod runtime;
 pub mod server;
 pub mod status;
+pub mod turns;
 pub mod volume;
 
 mod run;

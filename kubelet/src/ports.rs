@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 /// Which pod a sandbox or container belongs to. Kept as labels in the runtime, so that a
@@ -261,13 +262,31 @@ pub enum NetworkError {
     Failed { operation: &'static str, pod: String, why: String },
 }
 
+/// A port of the node that leads to a port of the pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortMapping {
+    pub host_port: u16,
+    pub container_port: u16,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+    /// Empty: every address of the node.
+    #[serde(default, rename = "hostIP", skip_serializing_if = "String::is_empty")]
+    pub host_ip: String,
+}
+
 /// A pod network: makes the namespace and calls the configured plugin chain.
 #[async_trait]
 pub trait Network: Send + Sync + 'static {
     /// Why pods cannot be networked now, or nothing.
     fn not_ready(&self) -> Option<String>;
     /// Makes the pod's namespace and network. Repeating it returns what is there.
-    async fn set_up(&self, pod: &PodRef, sandbox: &str) -> Result<PodNetwork, NetworkError>;
+    async fn set_up(
+        &self,
+        pod: &PodRef,
+        sandbox: &str,
+        ports: &[PortMapping],
+    ) -> Result<PodNetwork, NetworkError>;
     /// Removes network and namespace; nothing there is success.
     async fn tear_down(&self, pod: &PodRef, sandbox: &str) -> Result<(), NetworkError>;
 }

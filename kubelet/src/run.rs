@@ -7,9 +7,9 @@ use skiff_client::{Api, Cache};
 use skiff_proto::model::{Pod, Service};
 use skiff_proto::{FieldSelector, resource};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Admission;
 use crate::cgroup::Cgroups;
 use crate::config::{Config, ConfigError};
 use crate::image::Images;
@@ -22,6 +22,7 @@ use crate::pod::orphans;
 use crate::pod::pods::Pods;
 use crate::ports::{Network, Runtime, RuntimeError};
 use crate::server;
+use crate::turns::Turns;
 
 #[derive(Debug, thiserror::Error)]
 pub enum KubeletError {
@@ -111,7 +112,8 @@ fn context(
     Context {
         images: Images::new(runtime.clone(), recorder.clone(), config.parallel_pulls),
         objects: Objects::new(api.clone(), shutdown.clone()),
-        starts: Semaphore::new(config.parallel_starts),
+        starts: Turns::new(config.parallel_starts),
+        admission: Admission::default(),
         cgroups: Cgroups::of_host(),
         node: machine.size(),
         shutdown: shutdown.clone(),

@@ -257,3 +257,51 @@ async fn removing_everything_leaves_nothing() {
     let left = std::fs::read_dir(node.config.root_dir.join("pods")).expect("lists").count();
     assert_eq!(left, 0);
 }
+
+#[tokio::test]
+async fn a_pod_that_does_not_fit_fails_with_upstreams_reason() {
+    let mut node = Node::start().await;
+    let with_port = |args: serde_json::Value| {
+        json!({"containers": [{"name": "c", "image": "app:1", "args": args,
+            "ports": [{"containerPort": 80, "hostPort": 18080}]}], "terminationGracePeriodSeconds": 1})
+    };
+    node.bind("first", with_port(json!(["run"])));
+    node.until_ready("first").await;
+    let refused = |pod: Option<&serde_json::Value>, reason: &str| {
+        pod.is_some_and(|p| p["status"]["phase"] == "Failed" && p["status"]["reason"] == reason)
+    };
+    node.bind("second", with_port(json!(["run"])));
+    node.until("second", "refused", |pod| refused(pod, "NodePorts")).await;
+    node.bind(
+        "huge",
+        json!({"containers": [{"name": "c", "image": "app:1",
+        "resources": {"requests": {"cpu": "100k"}}}]}),
+    );
+    node.until("huge", "refused", |pod| refused(pod, "OutOfcpu")).await;
+    let huge = node.pod("huge").expect("the pod");
+    let message = huge["status"]["message"].as_str().expect("a message");
+    assert!(
+        message.starts_with(
+            "Pod was rejected: Node didn't have enough resource: cpu, requested: 100000000"
+        ),
+        "{message}"
+    );
+    assert!(huge["status"]["containerStatuses"].as_array().is_none_or(Vec::is_empty), "{huge:#}");
+    node.bind(
+        "elsewhere",
+        json!({"nodeSelector": {"no": "such"}, "containers": [{"name": "c", "image": "app:1"}]}),
+    );
+    node.until("elsewhere", "refused", |pod| refused(pod, "NodeAffinity")).await;
+    node.until_event("OutOfcpu Pod was rejected").await;
+    // Those that run are not asked again by the next kubelet, and keep their ports.
+    node.stop_kubelet().await;
+    node.start_kubelet().await;
+    node.bind("third", with_port(json!(["run"])));
+    node.until("third", "refused", |pod| refused(pod, "NodePorts")).await;
+    let first = node.pod("first").expect("the pod");
+    assert_eq!(first["status"]["phase"], "Running");
+    node.api.delete_pod("first", 1);
+    node.until_gone("first").await;
+    node.bind("fourth", with_port(json!(["run"])));
+    node.until_ready("fourth").await;
+}

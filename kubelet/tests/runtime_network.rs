@@ -6,8 +6,8 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
-use skiff_kubelet::network::{Cni, Config, PortMapping};
-use skiff_kubelet::ports::{Network, NetworkError, PodRef};
+use skiff_kubelet::network::{Cni, Config};
+use skiff_kubelet::ports::{Network, NetworkError, PodRef, PortMapping};
 
 /// A folder, and a process-wide network namespace: plugins are children of this process's threads.
 struct Lab {
@@ -106,9 +106,9 @@ async fn debians_bridge_gives_and_takes_addresses() {
         protocol: "tcp".into(),
         host_ip: String::new(),
     };
-    lab.cni.map_ports("uid-a", vec![mapping]);
-    let first = lab.cni.set_up(&pod("a"), "box-a").await.expect("a network");
-    let second = lab.cni.set_up(&pod("b"), "box-b").await.expect("a network");
+    let ports = [mapping];
+    let first = lab.cni.set_up(&pod("a"), "box-a", &ports).await.expect("a network");
+    let second = lab.cni.set_up(&pod("b"), "box-b", &[]).await.expect("a network");
     assert_eq!(first.ips.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.99.0.2"]);
     assert_eq!(second.ips.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.99.0.3"]);
     let links = in_namespace(&first.namespace_path, &["ip", "-o", "addr"]);
@@ -121,7 +121,7 @@ async fn debians_bridge_gives_and_takes_addresses() {
             .map(|o| String::from_utf8_lossy(&o.stdout).contains(text))
     };
     assert!(rules("10.99.0.2:80").expect("iptables-save"), "portmap got its port");
-    let again = lab.cni.set_up(&pod("a"), "box-a").await.expect("the same network");
+    let again = lab.cni.set_up(&pod("a"), "box-a", &[]).await.expect("the same network");
     assert_eq!(again, first);
     for (name, sandbox) in [("a", "box-a"), ("b", "box-b"), ("a", "box-a")] {
         lab.cni.tear_down(&pod(name), sandbox).await.expect("gone, also the second time");
@@ -139,12 +139,12 @@ async fn after_a_reboot_addresses_are_given_back() {
         return;
     }
     let lab = Lab::new(Some(BRIDGE));
-    let network = lab.cni.set_up(&pod("a"), "box-a").await.expect("a network");
+    let network = lab.cni.set_up(&pod("a"), "box-a", &[]).await.expect("a network");
     // The namespace goes with the boot; caches and leases stay on disk.
     nix::mount::umount2(&network.namespace_path, nix::mount::MntFlags::MNT_DETACH)
         .expect("unmounted");
     std::fs::remove_dir_all(lab.dir.path().join("netns")).expect("removed");
-    let again = lab.cni.set_up(&pod("a"), "box-a").await.expect("a network");
+    let again = lab.cni.set_up(&pod("a"), "box-a", &[]).await.expect("a network");
     assert_eq!(lab.leases().len(), 1, "the old address is free again");
     assert_eq!(again.ips.len(), 1);
     // The configuration may be gone at the end, too.
@@ -162,17 +162,22 @@ async fn a_failing_chain_leaves_nothing() {
     let lab = Lab::new(None);
     let why = lab.cni.not_ready().expect("no configuration yet");
     assert!(why.contains("no network config found in"), "{why}");
-    assert!(matches!(lab.cni.set_up(&pod("a"), "box-a").await, Err(NetworkError::NotReady(_))));
+    assert!(matches!(
+        lab.cni.set_up(&pod("a"), "box-a", &[]).await,
+        Err(NetworkError::NotReady(_))
+    ));
     lab.configure(&BRIDGE.replace("portmap", "nope"));
     assert!(lab.cni.not_ready().expect("a plugin is missing").contains("plugin nope is not in"));
-    let error = lab.cni.set_up(&pod("a"), "box-a").await.expect_err("no such plugin").to_string();
+    let error =
+        lab.cni.set_up(&pod("a"), "box-a", &[]).await.expect_err("no such plugin").to_string();
     assert!(error.starts_with("no pod network: plugin nope is not in"), "{error}");
     assert!(!lab.dir.path().join("netns/box-a").exists());
     lab.configure(BRIDGE);
     assert_eq!(lab.cni.not_ready(), None, "noticed without a restart");
     lab.configure(&BRIDGE.replace("10.99.0.0/24", "10.99.0.0/30"));
-    lab.cni.set_up(&pod("b"), "box-b").await.expect("the only address");
-    let error = lab.cni.set_up(&pod("c"), "box-c").await.expect_err("no address left").to_string();
+    lab.cni.set_up(&pod("b"), "box-b", &[]).await.expect("the only address");
+    let error =
+        lab.cni.set_up(&pod("c"), "box-c", &[]).await.expect_err("no address left").to_string();
     assert!(
         error.starts_with("set up network of pod default/c: plugin type=\"bridge\" ADD failed: "),
         "{error}"

@@ -10,7 +10,7 @@ use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use tokio::io::unix::AsyncFd;
 
 use crate::iptables::exec::is_own_process;
-use crate::iptables::transaction::is_ours;
+use crate::iptables::transaction::{is_ours, is_pod_network};
 use crate::netfilter::{Message, attribute, messages};
 
 /// NFNLGRP_NFTABLES.
@@ -30,12 +30,22 @@ const DATAGRAM_BYTES: usize = 64 << 10;
 /// A subscription to the changes of nftables in the network namespace of the thread that opened it.
 pub struct Monitor {
     socket: AsyncFd<Socket>,
+    concerns: fn(&str) -> bool,
     buffer: Vec<u8>,
 }
 
 impl Monitor {
-    /// Subscribes. Needs a tokio runtime.
+    /// Subscribes to changes of the proxy's own chains. Needs a tokio runtime.
     pub fn open() -> io::Result<Monitor> {
+        Monitor::of(is_ours)
+    }
+
+    /// Subscribes to changes of the pod network's chains, which are the CNI plugin's.
+    pub fn of_pod_network() -> io::Result<Monitor> {
+        Monitor::of(is_pod_network)
+    }
+
+    fn of(concerns: fn(&str) -> bool) -> io::Result<Monitor> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind(&SocketAddr::new(0, 0))?;
         // Beyond the system's limit only with CAP_NET_ADMIN, which whoever writes rules has.
@@ -44,7 +54,7 @@ impl Monitor {
         socket.set_non_blocking(true)?;
         // SAFETY: the socket owns its descriptor, and nobody replaces or closes it while the AsyncFd has it.
         let socket = unsafe { AsyncFd::register(socket)? };
-        Ok(Monitor { socket, buffer: Vec::with_capacity(DATAGRAM_BYTES) })
+        Ok(Monitor { socket, concerns, buffer: Vec::with_capacity(DATAGRAM_BYTES) })
     }
 
     /// Returns when somebody else has changed what concerns us, or may have.
@@ -54,7 +64,10 @@ impl Monitor {
             let buffer = &mut self.buffer;
             buffer.clear();
             match ready.try_io(|socket| socket.get_ref().recv(buffer, 0)) {
-                Ok(Ok(_)) if messages(&self.buffer).any(|message| concerns_us(&message)) => {
+                Ok(Ok(_))
+                    if messages(&self.buffer)
+                        .any(|message| concerns_us(&message, self.concerns)) =>
+                {
                     return Ok(());
                 }
                 Ok(Ok(_)) | Err(_) => {}
@@ -66,7 +79,7 @@ impl Monitor {
     }
 }
 
-fn concerns_us(message: &Message) -> bool {
+fn concerns_us(message: &Message, concerns: fn(&str) -> bool) -> bool {
     if is_own_process(message.port) {
         return false;
     }
@@ -76,16 +89,16 @@ fn concerns_us(message: &Message) -> bool {
             name == b"nat" || name == b"filter"
         });
     }
-    CHANGES.contains(&message.kind) && names_us(message.payload())
+    CHANGES.contains(&message.kind) && names_us(message.payload(), concerns)
 }
 
 /// A rule of ours names its chain; a rule that leads to us names ours as its target.
-fn names_us(payload: &[u8]) -> bool {
+fn names_us(payload: &[u8], concerns: fn(&str) -> bool) -> bool {
     let end_of_name = |byte: &u8| !byte.is_ascii_alphanumeric() && *byte != b'-';
     payload.windows(6).enumerate().filter(|(_, window)| window == b"SKIFF-").any(|(start, _)| {
         let rest = &payload[start..];
         let length = rest.iter().position(end_of_name).unwrap_or(rest.len());
-        std::str::from_utf8(&rest[..length]).is_ok_and(is_ours)
+        std::str::from_utf8(&rest[..length]).is_ok_and(concerns)
     })
 }
 
@@ -95,9 +108,12 @@ mod tests {
 
     #[test]
     fn chains_of_the_cni_plugin_are_not_ours() {
-        assert!(names_us(b"\x01\x00SKIFF-SERVICES\0\0"));
-        assert!(!names_us(b"\x01\x00SKIFF-MASQ-0A1B2C3D\0"));
-        assert!(names_us(b"SKIFF-MASQ-0A1B2C3D\0SKIFF-SVC-00"));
-        assert!(!names_us(b"KUBE-SERVICES\0"));
+        assert!(names_us(b"\x01\x00SKIFF-SERVICES\0\0", is_ours));
+        assert!(!names_us(b"\x01\x00SKIFF-MASQ-0A1B2C3D\0", is_ours));
+        assert!(!names_us(b"\x01\x00SKIFF-HP-0A1B2C3D\0", is_ours));
+        assert!(names_us(b"SKIFF-MASQ-0A1B2C3D\0SKIFF-SVC-00", is_ours));
+        assert!(!names_us(b"KUBE-SERVICES\0", is_ours));
+        assert!(names_us(b"\x01\x00SKIFF-HP-0A1B2C3D\0", is_pod_network));
+        assert!(!names_us(b"\x01\x00SKIFF-SERVICES\0\0", is_pod_network));
     }
 }

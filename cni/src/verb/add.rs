@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use cni_plugin::reply::SuccessReply;
 
 use crate::addr::Cidr;
-use crate::conf::{BridgeConf, DEFAULT_DATA_DIR};
+use crate::conf::{BridgeConf, DEFAULT_DATA_DIR, lease_data_dir};
 use crate::error::CniError;
-use crate::exec::World;
+use crate::exec::{World, kernel};
+use crate::hostport::{HostPorts, Mapped};
 use crate::ipam::lease::{Holder, Lease, LeaseStore};
 use crate::names;
 use crate::plan::{self, Attachment, Space};
@@ -25,7 +26,37 @@ pub fn add(request: &Request) -> Result<SuccessReply, CniError> {
     let done = plan::plan(&conf, &who, &leases, &links)
         .and_then(|operations| world.execute(&operations, &masquerade_lock(&conf)))
         .and_then(|()| result(&conf, &who, &leases, &mut world, &netns.display().to_string()));
+    let done = done.and_then(|result| match map_ports(request, &conf, &who, &leases) {
+        Ok(()) => Ok(result),
+        Err(error) => {
+            let veth = names::host_veth(&conf.name, &who.container, &who.ifname);
+            let undone = world.host.delete_link(&veth).map_err(kernel("undo: delete link", &veth));
+            CniError::gather([Some(error), undone.err()].into_iter().flatten().collect())
+                .map(|()| result)
+        }
+    });
     done.map_err(|error| undo(&conf, &who, error))
+}
+
+fn map_ports(
+    request: &Request,
+    conf: &BridgeConf,
+    who: &Attachment,
+    leases: &[Lease],
+) -> Result<(), CniError> {
+    if request.port_mappings.is_empty() {
+        return Ok(());
+    }
+    let mapped = Mapped {
+        addresses: leases.iter().map(|lease| lease.address).collect(),
+        ports: request.port_mappings.clone(),
+    };
+    let ports = HostPorts::open(&lease_data_dir(&request.config), &conf.name)?;
+    let done = ports.map(&holder(who), &mapped, &conf.subnets());
+    done.map_err(|error| match ports.unmap(&holder(who), &conf.subnets()) {
+        Ok(()) => error,
+        Err(second) => CniError::Several(vec![error, second]),
+    })
 }
 
 /// Beside the leases, so that a network is one folder.

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use cni_plugin::reply::SuccessReply;
 
 use crate::addr::Cidr;
-use crate::conf::BridgeConf;
+use crate::conf::{BridgeConf, lease_data_dir};
 use crate::error::CniError;
 use crate::exec::{World, kernel};
+use crate::hostport::HostPorts;
 use crate::ipam::lease::{Holder, LeaseStore};
 use crate::masquerade::Masquerade;
 use crate::names;
@@ -34,6 +35,7 @@ pub fn check(request: &Request) -> Result<(), CniError> {
     check_routes(&conf, &previous, &mut world, &links, &mut faults)?;
     check_leases(&conf, &previous, &who, &mut faults)?;
     check_masquerade(&conf, &mut faults)?;
+    check_host_ports(request, &conf, &mut faults)?;
     if faults.is_empty() {
         return Ok(());
     }
@@ -197,6 +199,21 @@ fn check_masquerade(conf: &BridgeConf, faults: &mut Vec<String>) -> Result<(), C
         {
             faults.push("the masquerade rules are missing".to_owned());
         }
+    }
+    Ok(())
+}
+
+fn check_host_ports(
+    request: &Request,
+    conf: &BridgeConf,
+    faults: &mut Vec<String>,
+) -> Result<(), CniError> {
+    if request.port_mappings.is_empty() {
+        return Ok(());
+    }
+    let ports = HostPorts::open(&lease_data_dir(&request.config), &conf.name)?;
+    if !ports.are_present(&conf.subnets())? {
+        faults.push("the rules of host ports are missing".to_owned());
     }
     Ok(())
 }

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::conf::Conf;
-use super::plan::{Attachment, PortMapping};
+use super::plan::Attachment;
+use crate::ports::PortMapping;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Entry {

@@ -11,18 +11,14 @@ mod netns;
 mod plan;
 mod result;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 
 use self::cache::Cache;
 use self::conf::Conf;
 use self::plan::Attachment;
-use crate::ports::{Network, NetworkError, PodNetwork, PodRef};
-
-pub use self::plan::PortMapping;
+use crate::ports::{Network, NetworkError, PodNetwork, PodRef, PortMapping};
 
 /// The pod's own interface.
 const INTERFACE: &str = "eth0";
@@ -53,28 +49,20 @@ impl Default for Config {
 /// The pod network of this node.
 pub struct Cni {
     config: Config,
-    /// Host ports of a pod, for plugins that map them; told before `set_up`.
-    ports: Mutex<BTreeMap<String, Vec<PortMapping>>>,
 }
 
 impl Cni {
     pub fn new(config: Config) -> Cni {
-        Cni { config, ports: Mutex::default() }
+        Cni { config }
     }
 
-    /// Sets the host ports that the next `set_up` of this pod asks its plugins for.
-    pub fn map_ports(&self, pod_uid: &str, ports: Vec<PortMapping>) {
-        self.ports.lock().unwrap_or_else(PoisonError::into_inner).insert(pod_uid.to_owned(), ports);
-    }
-
-    fn attachment(&self, pod: &PodRef, sandbox: &str) -> Attachment {
-        let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+    fn attachment(&self, pod: &PodRef, sandbox: &str, ports: &[PortMapping]) -> Attachment {
         Attachment {
             container_id: sandbox.to_owned(),
             namespace_path: self.namespace_path(sandbox),
             interface: INTERFACE.to_owned(),
             pod: pod.clone(),
-            ports: ports.get(&pod.uid).cloned().unwrap_or_default(),
+            ports: ports.to_vec(),
         }
     }
 
@@ -135,7 +123,12 @@ impl Network for Cni {
         self.missing_plugin(&conf)
     }
 
-    async fn set_up(&self, pod: &PodRef, sandbox: &str) -> Result<PodNetwork, NetworkError> {
+    async fn set_up(
+        &self,
+        pod: &PodRef,
+        sandbox: &str,
+        ports: &[PortMapping],
+    ) -> Result<PodNetwork, NetworkError> {
         let conf = conf::load(&self.config.conf_dir).map_err(NetworkError::NotReady)?;
         if let Some(why) = self.missing_plugin(&conf) {
             return Err(NetworkError::NotReady(why));
@@ -145,7 +138,7 @@ impl Network for Cni {
             pod: format!("{}/{}", pod.namespace, pod.name),
             why,
         };
-        let attachment = self.attachment(pod, sandbox);
+        let attachment = self.attachment(pod, sandbox, ports);
         let path = attachment.namespace_path.clone();
         let cache = self.cache();
         let pinned = netns::is_pinned(&path);
@@ -195,8 +188,7 @@ impl Network for Cni {
         };
         let cache = self.cache();
         if let Some(entry) = cache.read(sandbox) {
-            let mut attachment = self.attachment(pod, sandbox);
-            attachment.ports.clone_from(&entry.ports);
+            let mut attachment = self.attachment(pod, sandbox, &entry.ports);
             if !netns::is_pinned(&attachment.namespace_path) {
                 attachment.namespace_path = PathBuf::new();
             }
@@ -205,7 +197,6 @@ impl Network for Cni {
             self.delete(&conf, &attachment, previous).await.map_err(failed)?;
             cache.remove(sandbox).map_err(|e| failed(format!("forget the result: {e}")))?;
         }
-        self.ports.lock().unwrap_or_else(PoisonError::into_inner).remove(&pod.uid);
         netns::remove(&self.namespace_path(sandbox))
             .map_err(|e| failed(format!("remove the network namespace: {e}")))
     }

@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::conf::{Conf, Plugin};
-use crate::ports::PodRef;
+use crate::ports::{PodRef, PortMapping};
 
 /// What is attached to the network.
 #[derive(Debug, Clone)]
@@ -17,18 +16,6 @@ pub(super) struct Attachment {
     pub interface: String,
     pub pod: PodRef,
     pub ports: Vec<PortMapping>,
-}
-
-/// A port of the node that leads to a port of the pod.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PortMapping {
-    pub host_port: u16,
-    pub container_port: u16,
-    /// `tcp`, `udp` or `sctp`.
-    pub protocol: String,
-    #[serde(default, rename = "hostIP", skip_serializing_if = "String::is_empty")]
-    pub host_ip: String,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use skiff_client::event::Recorder;
 use skiff_client::{Api, Cache};
-use skiff_proto::model::{Container, Pod, Service};
+use skiff_proto::model::{Container, ContainerPort, Pod, Service};
 use skiff_proto::{ObjectReference, resource};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Admission;
 use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::image::Images;
 use crate::objects::Objects;
-use crate::ports::{Network, PodRef, Runtime};
+use crate::ports::{Network, PodRef, PortMapping, Runtime};
+use crate::turns::Turns;
 
 pub struct Context {
     pub api: Arc<dyn Api>,
@@ -26,7 +27,8 @@ pub struct Context {
     pub services: Arc<Cache<Service>>,
     pub cgroups: Cgroups,
     /// Bounds sandbox and container starts: on two cores, more at once only makes all late.
-    pub starts: Semaphore,
+    pub starts: Arc<Turns>,
+    pub admission: Admission,
     pub node: NodeSize,
     pub shutdown: CancellationToken,
 }
@@ -79,4 +81,24 @@ pub fn network_key(pod: &PodRef, attempt: u32) -> String {
 
 pub fn find_container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
     pod.spec.init_containers.iter().chain(&pod.spec.containers).find(|c| c.name == name)
+}
+
+/// The node's ports that the pod asks for. One of the host's own network has them by itself.
+pub fn host_ports(pod: &Pod) -> Vec<PortMapping> {
+    if pod.spec.host_network {
+        return Vec::new();
+    }
+    let sidecars = pod.spec.init_containers.iter().filter(|c| c.restart_policy == "Always");
+    let asked = pod.spec.containers.iter().chain(sidecars).flat_map(|c| &c.ports);
+    let asked = asked.filter(|p| p.host_port != 0);
+    let mapping = |port: &ContainerPort| PortMapping {
+        host_port: port.host_port,
+        container_port: port.container_port,
+        protocol: match port.protocol.as_str() {
+            "" => "tcp".to_owned(),
+            other => other.to_ascii_lowercase(),
+        },
+        host_ip: port.host_ip.clone(),
+    };
+    asked.map(mapping).collect()
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use skiff_proto::model::Pod;
 
-use super::context::{about_container, about_pod, find_container, network_key};
+use super::context::{about_container, about_pod, find_container, host_ports, network_key};
 use super::plan::{Action, Kill, KillPod};
 use super::worker::{Seen, Worker};
 use crate::cgroup::CgroupError;
@@ -15,6 +15,7 @@ use crate::image::ImageFailure;
 use crate::objects::NotSynced;
 use crate::ports::{ContainerState, Image, NetworkError, Phase, RuntimeError, SandboxConfig};
 use crate::resources;
+use crate::turns::Rank;
 use crate::volume::VolumeError;
 use crate::volume::etc;
 
@@ -128,8 +129,8 @@ impl Worker {
     }
 
     async fn create_sandbox(&self, pod: &Pod, attempt: u32) -> Result<String, Trouble> {
-        // The semaphore is never closed.
-        let _permit = self.ctx.starts.acquire().await;
+        // Pods that have their sandbox go first: of many pods at once the first run while the last still wait.
+        let _turn = self.ctx.starts.wait(Rank::Second).await;
         let cgroup_parent = self.cgroup_parent(pod);
         self.ctx
             .cgroups
@@ -139,8 +140,8 @@ impl Worker {
         if !pod.spec.host_network {
             let key = network_key(&self.pod_ref, attempt);
             self.note_network(&key).await?;
-            let network =
-                self.ctx.network.set_up(&self.pod_ref, &key).await.map_err(Trouble::Network)?;
+            let made = self.ctx.network.set_up(&self.pod_ref, &key, &host_ports(pod)).await;
+            let network = made.map_err(Trouble::Network)?;
             network_namespace = Some(network.namespace_path);
             let mut memory = self.memory();
             memory.pod_ips = network.ips;

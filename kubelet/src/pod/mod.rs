@@ -1,5 +1,6 @@
 //! Pods: what is to be done for one (`plan`), and how it is done (`worker` and its parts).
 
+pub mod admit;
 pub mod container;
 pub mod context;
 pub mod execute;

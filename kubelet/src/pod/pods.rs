@@ -67,6 +67,7 @@ impl Pods {
         let (pods, uid) = (self.clone(), uid.to_owned());
         tokio::spawn(async move {
             Worker::new(pods.ctx.clone(), slot).run().await;
+            pods.ctx.admission.release(&uid);
             pods.ctx.objects.forget(&uid);
             pods.lock().remove(&uid);
         });

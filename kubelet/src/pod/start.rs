@@ -16,6 +16,7 @@ use crate::image::ImageFailure;
 use crate::objects::references;
 use crate::ports::{ContainerConfig, ContainerState, Image, Mount, RuntimeError};
 use crate::status::Waiting;
+use crate::turns::Rank;
 use crate::volume::{etc, mounts};
 use crate::{downward::Facts, resources};
 
@@ -56,7 +57,7 @@ impl Worker {
                 return self.hold_back(name, waiting, RETRY);
             }
         };
-        let permit = self.ctx.starts.acquire().await;
+        let turn = self.ctx.starts.wait(Rank::First).await;
         let id = match self.ctx.runtime.create_container(sandbox, &config).await {
             Ok(id) => id,
             Err(why) => {
@@ -72,7 +73,7 @@ impl Worker {
             self.never_ran(name, &id, attempt, backoff, why).await;
             return;
         }
-        drop(permit);
+        drop(turn);
         self.ctx.recorder.normal(&about, "Started", format!("Started container {name}"));
         {
             let mut memory = self.memory();

@@ -79,6 +79,8 @@ impl Worker {
                 .map_err(|why| Trouble::Remove { what: format!("sandbox {}", sandbox.id), why })?;
         }
         self.sweep_network().await?;
+        // Before the object goes: who comes in its place may be here at once, and wants the same port.
+        self.ctx.admission.release(&self.pod_ref.uid);
         if !wish.removed {
             self.writer.flush().await;
             self.delete_object(pod).await;

@@ -19,7 +19,9 @@ use skiff_proto::model::Pod;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::context::{Context, about_container, find_container, full_name, network_key, pod_ref};
+use super::context::{
+    Context, about_container, find_container, full_name, host_ports, network_key, pod_ref,
+};
 use super::execute::Trouble;
 use super::history::{Exit, History, latest};
 use super::plan::{self, Action};
@@ -78,6 +80,8 @@ pub struct Memory {
     /// The network of this sandbox attempt has been asked for its addresses.
     pub network_of: Option<u32>,
     pub failed: Option<Waiting>,
+    /// The node has decided whether it takes the pod.
+    pub admitted: bool,
     pub terminated: bool,
     /// Ends for which a back-off was announced.
     pub announced: BTreeMap<String, u32>,
@@ -161,6 +165,7 @@ impl Worker {
                 return Ok(Some(SystemTime::now()));
             }
             let seen = self.look(pod).await?;
+            self.admit(pod, &seen).await;
             self.refresh_volumes(pod, &seen).await?;
             let now = SystemTime::now();
             let actions = self.plan(pod, &seen, now);
@@ -277,7 +282,7 @@ impl Worker {
             return;
         }
         let key = network_key(&self.pod_ref, sandbox.attempt);
-        match self.ctx.network.set_up(&self.pod_ref, &key).await {
+        match self.ctx.network.set_up(&self.pod_ref, &key, &host_ports(pod)).await {
             Ok(network) => {
                 let mut memory = self.memory();
                 memory.pod_ips = network.ips;
@@ -375,7 +380,8 @@ pub fn is_ending(wish: &Wish) -> bool {
     wish.removed || wish.pod.metadata.deletion_timestamp.is_some()
 }
 
-fn is_over(writer: &Writer) -> bool {
+/// Whether the pod will never run again.
+pub fn is_over(writer: &Writer) -> bool {
     matches!(writer.last().phase.as_str(), "Succeeded" | "Failed")
 }
 

@@ -14,10 +14,10 @@ use super::connection::{already_exists, is_not_found};
 use super::images::Resolved;
 use super::record::{self, ExitRecord, Kind, Record};
 use super::spec::NamespaceSource;
-use super::turns::Rank;
 use super::users::Accounts;
 use super::{Core, accounts, embedded, pins, sandbox, spec, sweep, task, users};
 use crate::ports::{ContainerConfig, RuntimeError};
+use crate::turns::Rank;
 
 /// The exit code of a container that could not be started, as upstream has it.
 const START_ERROR_CODE: i32 = 128;

@@ -9,9 +9,9 @@ use tonic::Status;
 
 use super::connection::already_exists;
 use super::record::{self, ExitRecord, PAUSE_IMAGE, Record};
-use super::turns::Rank;
 use super::{Core, Pause, cgroup, pins, spec, task};
 use crate::ports::{RuntimeError, SandboxConfig};
+use crate::turns::Rank;
 
 /// As the CRI gives it: `/dev/shm` of 64 MiB for the whole pod.
 const SHM_OPTIONS: &str = "mode=1777,size=65536k";

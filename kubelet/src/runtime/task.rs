@@ -13,8 +13,8 @@ use tonic::{Code, Status};
 
 use super::connection::{already_exists, ignore_not_found, is_not_found};
 use super::record::{self, ExitRecord, Kind, LABEL_EXIT, Record};
-use super::turns::Rank;
 use super::{Core, cgroup};
+use crate::turns::Rank;
 
 const RUNTIME: &str = "io.containerd.runc.v2";
 const OPTIONS_TYPE: &str = "containerd.runc.v1.Options";

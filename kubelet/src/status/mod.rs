@@ -56,10 +56,14 @@ impl Waiting {
 pub fn pod_status(input: &Input<'_>) -> PodStatus {
     let mut status = input.previous.clone();
     let spec = &input.pod.spec;
-    status.init_container_statuses =
-        spec.init_containers.iter().map(|c| container::status(input, c)).collect();
-    status.container_statuses =
-        spec.containers.iter().map(|c| container::status(input, c)).collect();
+    // A pod that the node has refused has no containers to tell of.
+    let failed = input.failed.is_some() || input.previous.phase == "Failed";
+    if !(failed && input.containers.is_empty() && input.previous.container_statuses.is_empty()) {
+        status.init_container_statuses =
+            spec.init_containers.iter().map(|c| container::status(input, c)).collect();
+        status.container_statuses =
+            spec.containers.iter().map(|c| container::status(input, c)).collect();
+    }
     status.phase = match input.failed {
         Some(_) => "Failed".into(),
         None if matches!(input.previous.phase.as_str(), "Succeeded" | "Failed") => {

@@ -327,7 +327,12 @@ impl Network for FakeNetwork {
         None
     }
 
-    async fn set_up(&self, _: &PodRef, sandbox: &str) -> Result<PodNetwork, NetworkError> {
+    async fn set_up(
+        &self,
+        _: &PodRef,
+        sandbox: &str,
+        _: &[PortMapping],
+    ) -> Result<PodNetwork, NetworkError> {
         let mut networks = self.networks.lock().expect("lock");
         let next = networks.len() as u8 + 2;
         let network = networks.entry(sandbox.to_owned()).or_insert_with(|| PodNetwork {

@@ -12,13 +12,18 @@ use crate::iptables::render::{Chains, JUMPS, Jump, Rendered};
 const PREFIX: &str = "SKIFF-";
 
 /// Chains of the CNI plugin carry our prefix too, and are not the proxy's.
-const FOREIGN_PREFIX: &str = "SKIFF-MASQ-";
+const FOREIGN_PREFIXES: [&str; 3] = ["SKIFF-MASQ-", "SKIFF-HP-", "SKIFF-HM-"];
 
 const TABLES: [&str; 2] = ["nat", "filter"];
 
 /// Whether a chain belongs to the proxy.
 pub fn is_ours(chain: &str) -> bool {
-    chain.starts_with(PREFIX) && !chain.starts_with(FOREIGN_PREFIX)
+    chain.starts_with(PREFIX) && !is_pod_network(chain)
+}
+
+/// Whether a chain is the CNI plugin's: masquerade and host ports.
+pub fn is_pod_network(chain: &str) -> bool {
+    FOREIGN_PREFIXES.iter().any(|prefix| chain.starts_with(prefix))
 }
 
 /// A chain as it was written.

@@ -3,8 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
+use std::time::Duration;
+
 use anyhow::Context;
-use serde_json::json;
+use serde_json::{Value, json};
+use skiff_proxy::monitor::Monitor;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::ServerConfig;
 
@@ -48,6 +52,7 @@ pub fn write(config: &ServerConfig, pod_cidr: &str) -> anyhow::Result<()> {
             "isDefaultGateway": true,
             "hairpinMode": true,
             "ipMasq": true,
+            "capabilities": {"portMappings": true},
             "nonMasqueradeCIDRs": [config.cluster_cidr.to_string()],
             "ipam": {
                 "type": "host-local",
@@ -56,13 +61,53 @@ pub fn write(config: &ServerConfig, pod_cidr: &str) -> anyhow::Result<()> {
             },
         }],
     });
-    let path = paths.conf.join("10-skiff.conflist");
+    let path = conf_path(&config.data_dir);
     let text = serde_json::to_string_pretty(&list)?;
     // Renamed into place: a plugin call never sees half a file.
     let temp = path.with_extension("tmp");
     std::fs::write(&temp, text)
         .and_then(|()| std::fs::rename(&temp, &path))
         .with_context(|| format!("write the pod network's configuration {}", path.display()))
+}
+
+/// A flush is announced rule by rule: this long after the first announcement it is looked at once.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Puts masquerade and host ports back when another program has flushed them; the proxy does the
+/// same for the rules of Services. The kernel announces it, so nothing is looked at meanwhile.
+pub async fn keep_rules(data_dir: PathBuf, shutdown: CancellationToken) {
+    let mut monitor = match Monitor::of_pod_network() {
+        Ok(monitor) => monitor,
+        Err(error) => {
+            tracing::warn!(%error, "changes of nftables cannot be followed: after a flush, pods reach the outside again with the next pod that starts");
+            return;
+        }
+    };
+    let path = conf_path(&data_dir);
+    while let Some(Ok(())) = shutdown.run_until_cancelled(monitor.disturbed()).await {
+        tokio::time::sleep(SETTLE).await;
+        let path = path.clone();
+        match tokio::task::spawn_blocking(move || repair(&path)).await {
+            Ok(Ok(false)) | Err(_) => {}
+            Ok(Ok(true)) => tracing::info!(
+                "another program had removed rules of the pod network; they are back"
+            ),
+            Ok(Err(error)) => tracing::warn!("rules of the pod network not repaired: {error:#}"),
+        }
+    }
+}
+
+fn repair(path: &Path) -> anyhow::Result<bool> {
+    let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    let list: Value = serde_json::from_slice(&text)?;
+    let mut conf = list["plugins"][0].clone();
+    conf["name"] = list["name"].clone();
+    conf["cniVersion"] = list["cniVersion"].clone();
+    Ok(skiff_cni::repair_rules(&conf)?)
+}
+
+fn conf_path(data_dir: &Path) -> PathBuf {
+    Paths::new(data_dir).conf.join("10-skiff.conflist")
 }
 
 /// A plugin is found by its type's name; this binary answers to it. The link is made anew at

@@ -175,7 +175,14 @@ fn add_kubelet(graph: &mut Graph, wiring: Wiring) {
         let listener = bind(config.kubelet, "--kubelet-port").await?;
         let server = skiff_kubelet::NodeServer { listener, tls: Arc::new(tls) };
         let settings = kubelet_config(&config);
-        Ok(skiff_kubelet::run(
+        let rules = match config.cni_conf_dir {
+            None => Some(tokio::spawn(network::keep_rules(
+                config.data_dir.clone(),
+                part.shutdown.clone(),
+            ))),
+            Some(_) => None,
+        };
+        let ran = skiff_kubelet::run(
             api,
             runtime,
             network,
@@ -184,7 +191,11 @@ fn add_kubelet(graph: &mut Graph, wiring: Wiring) {
             part.shutdown.clone(),
             part.ready(),
         )
-        .await?)
+        .await;
+        if let Some(rules) = rules {
+            rules.abort();
+        }
+        Ok(ran?)
     });
 }
 
@@ -223,6 +234,7 @@ pub fn kubelet_config(config: &ServerConfig) -> skiff_kubelet::Config {
     let mut settings = skiff_kubelet::Config::new(&config.node_name, config.node_ip);
     settings.root_dir = config.data_dir.join("kubelet");
     settings.log_dir.clone_from(&config.log_dir);
+    settings.cgroup_root = cgroup_root(&config.data_dir);
     settings.cluster_domain.clone_from(&config.cluster_domain);
     settings.labels.clone_from(&config.node_labels);
     settings
@@ -237,6 +249,21 @@ pub fn kubelet_config(config: &ServerConfig) -> skiff_kubelet::Config {
     settings
 }
 
+/// Clusters of one machine share its control groups: each has a tree of its own, so that none
+/// cleans up another's pods. The usual data folder has the plain name; others are told apart by a
+/// digest of their path (FNV-1a, which no release of a library changes).
+fn cgroup_root(data_dir: &Path) -> String {
+    let path = data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_owned());
+    if path == Path::new(crate::config::DATA_DIR) {
+        return "/skiff".to_owned();
+    }
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let digest = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
+        (digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("/skiff-{digest:016x}")
+}
+
 /// Binds early, so that a port that is taken is one clear error.
 pub async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
@@ -244,4 +271,18 @@ pub async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener
             "listen on {address}: is another program using the port? Choose another with {flag}"
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_data_folder_has_its_own_control_groups() {
+        assert_eq!(cgroup_root(Path::new("/var/lib/skiff")), "/skiff");
+        let (one, other) = (cgroup_root(Path::new("/none/a")), cgroup_root(Path::new("/none/b")));
+        assert_ne!(one, other);
+        assert_eq!(one, cgroup_root(Path::new("/none/a")));
+        assert!(one.starts_with("/skiff-") && one.len() == "/skiff-".len() + 16, "{one}");
+    }
 }

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rank {
+pub enum Rank {
     First,
     Second,
 }
 
-pub(super) struct Turns {
+pub struct Turns {
     state: Mutex<State>,
 }
 
@@ -23,7 +23,7 @@ struct State {
 }
 
 /// Held while it is one's turn.
-pub(super) struct Turn(Option<Arc<Turns>>);
+pub struct Turn(Option<Arc<Turns>>);
 
 impl Turns {
     pub fn new(at_once: usize) -> Arc<Turns> {
