@@ -41,6 +41,8 @@ pub struct Cluster {
     pub dir: tempfile::TempDir,
     server: Option<Child>,
     extra: Vec<String>,
+    /// How often the host was booted again, and the file that says under which id.
+    pub(crate) boot: Option<(u32, PathBuf)>,
 }
 
 impl Cluster {
@@ -50,9 +52,15 @@ impl Cluster {
     }
 
     pub fn start_with(purpose: &str, extra: &[&str]) -> Self {
+        Self::start_in(purpose, extra, |_| {})
+    }
+
+    /// As `start_with`; `prepare` gets the folder that everything will be in.
+    pub fn start_in(purpose: &str, extra: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::Builder::new().prefix("skiff-e2e-").tempdir().expect("a folder");
         let extra = extra.iter().map(|s| (*s).to_owned()).collect();
-        let mut cluster = Self { host: Host::new(purpose), dir, server: None, extra };
+        prepare(dir.path());
+        let mut cluster = Self { host: Host::new(purpose), dir, server: None, extra, boot: None };
         cluster.start_server();
         cluster.wait_ready();
         cluster
@@ -61,10 +69,14 @@ impl Cluster {
     /// A cluster with the demo's images imported.
     pub fn with_images(purpose: &str) -> Self {
         let cluster = Self::start(purpose);
-        for archive in images::build(&cluster.path("images")) {
-            cluster.image(&["import", &archive.display().to_string()]);
-        }
+        cluster.import_images();
         cluster
+    }
+
+    pub fn import_images(&self) {
+        for archive in images::build(&self.path("images")) {
+            self.image(&["import", &archive.display().to_string()]);
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -75,7 +87,7 @@ impl Cluster {
         std::fs::read_to_string(self.path("server.log")).unwrap_or_default()
     }
 
-    fn server_flags(&self) -> Vec<String> {
+    pub fn server_flags(&self) -> Vec<String> {
         let path = |name: &str| self.path(name).display().to_string();
         let mut flags: Vec<String> = [
             ("--data-dir", path("data")),
@@ -98,7 +110,27 @@ impl Cluster {
             .append(true)
             .open(self.path("server.log"))
             .expect("a log file");
-        let mut command = self.host.command(binary().to_str().expect("UTF-8"));
+        let binary = binary().display().to_string();
+        let mut command = match &self.boot {
+            None => self.host.command(&binary),
+            // Another boot id, for this server and what it starts alone.
+            Some((_, file)) => {
+                let mut command = self.host.command("unshare");
+                let script = "mount --make-private /proc && mount --bind \"$1\" /proc/sys/kernel/random/boot_id && shift && exec \"$@\"";
+                command.args([
+                    "--mount",
+                    "--propagation",
+                    "unchanged",
+                    "--",
+                    "sh",
+                    "-c",
+                    script,
+                    "sh",
+                ]);
+                command.arg(file).arg(&binary);
+                command
+            }
+        };
         command.arg("server").args(self.server_flags());
         command.stdout(Stdio::null()).stderr(log);
         self.server = Some(command.spawn().expect("the server starts"));

@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod host;
 pub mod images;
+pub mod reboot;
 
 use std::time::{Duration, Instant};
 
