@@ -284,3 +284,28 @@ async fn a_sandbox_may_do_without_a_pause_program() {
     nix::mount::umount2(&namespace, nix::mount::MntFlags::MNT_DETACH).expect("unmounted");
     assert_nothing_left(&host).await;
 }
+
+/// The next attempt starts while the end of the last is still being put away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_comes_back_at_once_without_a_pause_program() {
+    let host = Host::start().await;
+    let namespace = support::make_network_namespace(&host.dir.join("net"));
+    let (sandbox, mut id) = host
+        .run_with("again", &["true"], |sandbox, _| {
+            sandbox.network_namespace = Some(namespace.clone());
+        })
+        .await;
+    for attempt in 1..20 {
+        let state = host.wait_for("again", &id, Phase::Exited).await;
+        assert_eq!(state.exit_code, Some(0), "attempt {attempt}");
+        let again = skiff_kubelet::ports::ContainerConfig {
+            attempt,
+            ..host.container("again", "app", &["true"])
+        };
+        id = host.runtime.create_container(&sandbox, &again).await.expect("a container");
+        host.runtime.start_container(&id).await.expect("started");
+    }
+    host.runtime.remove_sandbox(&sandbox).await.expect("removed");
+    nix::mount::umount2(&namespace, nix::mount::MntFlags::MNT_DETACH).expect("unmounted");
+    assert_nothing_left(&host).await;
+}

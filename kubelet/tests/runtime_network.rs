@@ -50,6 +50,7 @@ impl Lab {
         let config = Config {
             conf_dir: dir.path().join("net.d"),
             bin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
+            built_in: None,
             netns_dir: dir.path().join("netns"),
             cache_dir: dir.path().join("cache"),
         };

@@ -51,6 +51,27 @@ pub(super) async fn run(dirs: &[PathBuf], call: &Call) -> Result<Option<Value>, 
     }
 }
 
+/// As `run`, without a program. On a thread of its own: the call enters network namespaces, and a worker of the async
+/// runtime must never leave the host's.
+pub(super) async fn run_here(
+    answer: fn(&[(&'static str, String)], &[u8]) -> Result<Option<Value>, Value>,
+    call: &Call,
+) -> Result<Option<Value>, String> {
+    let named = |why: String| format!("plugin type={:?} {} failed: {why}", call.kind, call.command);
+    let (environment, input) = (call.environment.clone(), call.input.to_string());
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name(call.kind.clone()).spawn(move || {
+        let _ = sender.send(answer(&environment, input.as_bytes()));
+    });
+    thread.map_err(|e| named(format!("start a thread: {e}")))?;
+    match tokio::time::timeout(TIMEOUT, receiver).await {
+        Ok(Ok(Ok(result))) => Ok(result.filter(|_| call.command != "DEL")),
+        Ok(Ok(Err(error))) => Err(named(words(error.to_string().as_bytes(), b"", ""))),
+        Ok(Err(_)) => Err(named("it panicked; see the log".to_owned())),
+        Err(_) => Err(named(format!("no answer in {} s", TIMEOUT.as_secs()))),
+    }
+}
+
 async fn talk(program: &Path, dirs: &[PathBuf], call: &Call) -> Result<Option<Value>, String> {
     let dirs: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
     let mut child = Command::new(program)

@@ -14,6 +14,7 @@ mod result;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use serde_json::Value;
 
 use self::cache::Cache;
 use self::conf::Conf;
@@ -29,6 +30,8 @@ pub struct Config {
     pub conf_dir: PathBuf,
     /// Where plugins are looked for, in this order.
     pub bin_dirs: Vec<PathBuf>,
+    /// A plugin that is called in this process; its program must be there all the same, for others who call it.
+    pub built_in: Option<BuiltIn>,
     /// Pinned namespaces; gone after a reboot.
     pub netns_dir: PathBuf,
     /// Results, for removals; kept.
@@ -40,10 +43,21 @@ impl Default for Config {
         Config {
             conf_dir: "/etc/cni/net.d".into(),
             bin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
+            built_in: None,
             netns_dir: "/run/skiff/netns".into(),
             cache_dir: "/var/lib/skiff/cni".into(),
         }
     }
+}
+
+/// A plugin without a program of its own. A call costs a thread, where a program of tens of megabytes costs more
+/// processor time than its work.
+#[derive(Debug, Clone)]
+pub struct BuiltIn {
+    /// What a configuration names as `type`.
+    pub kind: &'static str,
+    /// Answers one call as the program would: environment and standard input in, its result or its error out.
+    pub answer: fn(&[(&'static str, String)], &[u8]) -> Result<Option<Value>, Value>,
 }
 
 /// The pod network of this node.
@@ -82,11 +96,11 @@ impl Cni {
         Cache::new(&self.config.cache_dir)
     }
 
-    async fn add(&self, conf: &Conf, attachment: &Attachment) -> Result<serde_json::Value, String> {
+    async fn add(&self, conf: &Conf, attachment: &Attachment) -> Result<Value, String> {
         let mut previous = None;
         for plugin in &conf.plugins {
             let call = plan::call(conf, plugin, "ADD", attachment, previous.as_ref());
-            let answer = exec::run(&self.config.bin_dirs, &call).await?;
+            let answer = self.call(&call).await?;
             // A plugin that changes nothing may answer nothing.
             if let Some(answer) = answer {
                 previous = Some(answer);
@@ -95,17 +109,24 @@ impl Cni {
         previous.ok_or_else(|| "no plugin of the chain gave a result".to_owned())
     }
 
+    async fn call(&self, call: &plan::Call) -> Result<Option<Value>, String> {
+        match &self.config.built_in {
+            Some(plugin) if plugin.kind == call.kind => exec::run_here(plugin.answer, call).await,
+            _ => exec::run(&self.config.bin_dirs, call).await,
+        }
+    }
+
     /// All plugins are asked, also after one has failed.
     async fn delete(
         &self,
         conf: &Conf,
         attachment: &Attachment,
-        previous: Option<&serde_json::Value>,
+        previous: Option<&Value>,
     ) -> Result<(), String> {
         let mut failures = Vec::new();
         for plugin in conf.plugins.iter().rev() {
             let call = plan::call(conf, plugin, "DEL", attachment, previous);
-            if let Err(why) = exec::run(&self.config.bin_dirs, &call).await {
+            if let Err(why) = self.call(&call).await {
                 failures.push(why);
             }
         }

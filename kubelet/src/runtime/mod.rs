@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Containerd ── images     pull, import ──► content store ──► snapshots
-//!      │      ├── sandbox    pause + namespaces, one shim a pod
+//!      │      ├── sandbox    namespaces, pinned or held by pause
 //!      │      ├── container  snapshot + spec ──► task; its logger belongs to the shim
 //!      │      ├── exec       pipes in a private folder
 //!      │      ├── state      records + tasks ──► what the kubelet sees

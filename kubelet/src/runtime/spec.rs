@@ -13,7 +13,9 @@ use crate::ports::{ContainerConfig, Resources, SandboxConfig};
 
 pub(super) use capabilities::{names as capability_names, wanted as wanted_capabilities};
 
-/// Containers with the same value share one shim.
+/// Containers with the same value share one shim, for as long as one of them is there: the pause program's stays with
+/// the pod. Without that program a shim ends with its last container, and one that starts in that moment would be
+/// lost with it: so each has a shim of its own.
 const SHIM_GROUP: &str = "io.containerd.runc.v2.group";
 const OCI_VERSION: &str = "1.0.2-dev";
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -158,9 +160,16 @@ pub(super) fn container(
         "process": process(config, shared, user, host),
         "root": {"path": "rootfs", "readonly": security.read_only_root},
         "mounts": mounts::container(config, shared),
-        "annotations": {SHIM_GROUP: shared.sandbox_id},
+        "annotations": annotations(shared),
         "linux": linux,
     })
+}
+
+fn annotations(shared: &Shared) -> Value {
+    match shared.namespaces {
+        NamespaceSource::Process(_) => json!({SHIM_GROUP: shared.sandbox_id}),
+        NamespaceSource::Pinned(_) => json!({}),
+    }
 }
 
 fn process(config: &ContainerConfig, shared: &Shared, user: &User, host: &Host) -> Value {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::{Value, json};
+use skiff_kubelet::network::BuiltIn;
 use skiff_proxy::monitor::Monitor;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,23 @@ impl Paths {
             leases: cni.join("networks"),
             results: cni.join("results"),
         }
+    }
+}
+
+/// The bridge plugin, called without a process: starting this binary costs more than the call.
+pub fn built_in() -> BuiltIn {
+    BuiltIn {
+        kind: skiff_cni::PLUGIN_TYPE,
+        answer: |environment, input| {
+            let of = |name: &str| {
+                let found = environment.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| value.clone())
+            };
+            skiff_cni::answer(&of, input).map_err(|error| {
+                let version = skiff_cni::request::answer_version(input);
+                skiff_cni::reply::render_error(&error, &version)
+            })
+        },
     }
 }
 

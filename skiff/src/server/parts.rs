@@ -225,6 +225,7 @@ pub fn network_config(config: &ServerConfig) -> skiff_kubelet::network::Config {
     skiff_kubelet::network::Config {
         conf_dir: config.cni_conf_dir.clone().unwrap_or(paths.conf),
         bin_dirs: vec![paths.bin, "/opt/cni/bin".into(), "/usr/lib/cni".into()],
+        built_in: config.cni_conf_dir.is_none().then(network::built_in),
         netns_dir: config.run_dir.join("netns"),
         cache_dir: paths.results,
     }
