@@ -48,6 +48,8 @@ pub struct Config {
     /// The log is compacted when it has grown by this much, or by the size of the state if
     /// that is more.
     pub snapshot_log_bytes: u64,
+    /// Entries kept when the log is compacted, for members that are only a little behind.
+    pub snapshot_keep_entries: u64,
     /// Writes are refused while the disk has less free than this.
     pub min_free_bytes: u64,
     /// Largest request; etcd's default.
@@ -79,6 +81,7 @@ impl Config {
             recent_bytes: 4 << 20,
             log_segment_bytes: 16 << 20,
             snapshot_log_bytes: 32 << 20,
+            snapshot_keep_entries: 1000,
             min_free_bytes: 32 << 20,
             max_request_bytes: 3 << 19,
             max_txn_ops: 128,

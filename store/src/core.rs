@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use tokio::sync::{Notify, mpsc};
 
+use crate::background::Background;
 use crate::command::{Answer, Command, Outcome, Proposal};
 use crate::engine::worker::EngineQueue;
 use crate::engine::{Engine, EngineError, Meta};
@@ -80,6 +81,7 @@ pub struct Core {
     applied: Mutex<AppliedTo>,
     pub cluster_id: u64,
     recent_limit_bytes: usize,
+    pub background: Background,
     lease_news: Mutex<Vec<LeaseNews>>,
     pub lease_wake: Notify,
 }
@@ -114,6 +116,7 @@ impl Core {
         current_snapshot: Option<SnapshotFile>,
         cluster_id: u64,
         recent_limit_bytes: usize,
+        background: Background,
     ) -> Self {
         let hub = WatchGroups::new(mvcc.revision());
         Self {
@@ -126,6 +129,7 @@ impl Core {
             applied: Mutex::new(applied),
             cluster_id,
             recent_limit_bytes,
+            background,
             lease_news: Mutex::new(Vec::new()),
             lease_wake: Notify::new(),
         }

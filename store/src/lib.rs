@@ -18,6 +18,7 @@
 //! only, sled in `engine::sled` only.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod background;
 pub mod codec;
 pub mod command;
 pub mod config;
@@ -26,12 +27,14 @@ pub mod engine;
 pub mod etcd;
 pub mod kv;
 pub mod mvcc;
+mod ports;
 pub mod raft;
 pub mod snapshot;
 mod store;
 pub mod wal;
 
 pub use config::{Config, ConfigError, InitialMember, InitialState};
+pub use ports::{OpenEngine, Ports};
 pub use raft::network::PeerTls;
 pub use raft::network::receiver::Receiver;
 pub use raft::network::server::PeerService;

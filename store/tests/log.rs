@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 
-use skiff_store::wal::disk::{Disk, DiskFile, RealDisk};
+use skiff_store::wal::disk::{Disk, DiskFile, Lock, RealDisk};
 use skiff_store::wal::frame::Entry;
 use skiff_store::wal::{Wal, WalOptions};
 
@@ -184,6 +184,21 @@ impl Disk for GatedDisk {
     }
     fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
         RealDisk.free_bytes(folder)
+    }
+    fn exists(&self, path: &Path) -> bool {
+        RealDisk.exists(path)
+    }
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_folder(path)
+    }
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_folder(path)
+    }
+    fn wait_for_space(&self) {
+        RealDisk.wait_for_space();
+    }
+    fn lock(&self, path: &Path) -> io::Result<Lock> {
+        RealDisk.lock(path)
     }
 }
 

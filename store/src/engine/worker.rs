@@ -13,7 +13,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
+<<<<<<< HEAD
 use super::{Engine, EngineError, Meta};
+=======
+use super::{Engine, Meta};
+use crate::background::Background;
+>>>>>>> 0cf2ae3 (store: disk, engine and background work are ports, so that a simulator can run a member on one thread)
 use crate::kv::Revision;
 use crate::mvcc::WriteBatch;
 use crate::mvcc::revision::Rev;
@@ -51,14 +56,19 @@ impl EngineQueue {
     pub fn start(
         engine: Arc<dyn Engine>,
         persisted: Revision,
-    ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+        background: &Background,
+    ) -> std::io::Result<(Self, Option<std::thread::JoinHandle<()>>)> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let persisted = Arc::new(AtomicI64::new(persisted));
         let seen = persisted.clone();
+        if let Background::Simulated(_) = background {
+            tokio::spawn(run_simulated(engine, queue, seen, background.clone()));
+            return Ok((Self { jobs, persisted }, None));
+        }
         let thread = std::thread::Builder::new()
             .name("store-engine".into())
             .spawn(move || run(&*engine, queue, &seen))?;
-        Ok((Self { jobs, persisted }, thread))
+        Ok((Self { jobs, persisted }, Some(thread)))
     }
 
     pub async fn write(&self, batch: WriteBatch, meta: Meta) -> Result<(), EngineStopped> {
@@ -89,6 +99,7 @@ impl EngineQueue {
     }
 }
 
+<<<<<<< HEAD
 /// What the engine has not been given yet.
 #[derive(Default)]
 struct Held {
@@ -119,6 +130,70 @@ impl Held {
         engine.apply(batch, Some(&meta))?;
         persisted.store(meta.revision, Ordering::Release);
         Ok(())
+=======
+fn run(engine: &dyn Engine, mut queue: mpsc::Receiver<Job>, persisted: &AtomicI64) {
+    while let Some(job) = queue.blocking_recv() {
+        if round(engine, job, &mut queue, persisted).is_err() {
+            return;
+        }
+    }
+    finish(engine);
+}
+
+/// On a simulation's one thread.
+async fn run_simulated(
+    engine: Arc<dyn Engine>,
+    mut queue: mpsc::Receiver<Job>,
+    persisted: Arc<AtomicI64>,
+    background: Background,
+) {
+    while let Some(job) = queue.recv().await {
+        background.take_time("engine").await;
+        if round(&*engine, job, &mut queue, &persisted).is_err() {
+            return;
+        }
+    }
+    finish(&*engine);
+}
+
+fn round(
+    engine: &dyn Engine,
+    job: Job,
+    queue: &mut mpsc::Receiver<Job>,
+    persisted: &AtomicI64,
+) -> Result<(), EngineStopped> {
+    let mut barriers = Vec::new();
+    let mut merged: Option<(WriteBatch, Meta)> = None;
+    let mut next = Some(job);
+    while let Some(job) = next.take() {
+        match job {
+            Job::Write(batch, meta) => merge(&mut merged, batch, meta),
+            Job::Barrier(done) => barriers.push(done),
+            Job::Close => queue.close(),
+        }
+        if barriers.is_empty()
+            && merged.as_ref().is_none_or(|(batch, _)| batch.puts.len() < MERGE_RECORDS)
+        {
+            next = queue.try_recv().ok();
+        }
+    }
+    if let Some((batch, meta)) = merged {
+        if let Err(error) = engine.apply(batch, Some(&meta)) {
+            tracing::error!(%error, "the engine cannot write; the store stops and rebuilds it at the next start");
+            return Err(EngineStopped);
+        }
+        persisted.store(meta.revision, Ordering::Release);
+    }
+    for done in barriers {
+        let _ = done.send(());
+    }
+    Ok(())
+}
+
+fn finish(engine: &dyn Engine) {
+    if let Err(error) = engine.flush() {
+        tracing::warn!(%error, "the engine could not write its buffer; the next start replays more of the log");
+>>>>>>> 0cf2ae3 (store: disk, engine and background work are ports, so that a simulator can run a member on one thread)
     }
 }
 

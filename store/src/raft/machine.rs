@@ -104,7 +104,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
         // Batches on their way must not land in the new content.
         self.core.queue.barrier().await.map_err(io::Error::other)?;
         let core = self.core.clone();
-        let installed = tokio::task::spawn_blocking(move || core.install(&snapshot)).await;
+        let installed =
+            self.core.background.run("install snapshot", move || core.install(&snapshot)).await;
         installed.map_err(io::Error::other)?.map_err(io::Error::other)?;
         tracing::info!(revision = self.core.mvcc().revision(), "state rebuilt from a snapshot");
         Ok(())
@@ -204,14 +205,14 @@ impl Drop for View {
 pub async fn write_snapshot(core: &Arc<Core>) -> Result<SnapshotFile, SnapshotFailed> {
     let view = View::new(core.clone());
     view.settle().await?;
-    let (file, view) = tokio::task::spawn_blocking(move || {
+    let written = core.background.run("write snapshot", move || {
         let snapshots = &view.core.snapshots;
         let file = snapshots.write(&view.header(), |writer| view.fill(writer))?;
         let (term, index) = view.applied.log_id.map_or((0, 0), |id| (term_of(&id), id.index()));
         let file = snapshots.keep(&file, term, index)?;
         Ok::<_, SnapshotFailed>((file, view))
-    })
-    .await??;
+    });
+    let (file, view) = written.await??;
     core.set_snapshot(file.clone());
     tracing::info!(revision = view.meta.revision, path = %file.path().display(), "snapshot written");
     Ok(file)

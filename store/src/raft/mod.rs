@@ -4,4 +4,5 @@
 pub mod log;
 pub mod machine;
 pub mod network;
+pub mod runtime;
 pub mod types;

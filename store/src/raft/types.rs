@@ -9,6 +9,7 @@ use openraft::{EntryPayload, Membership, RaftTypeConfig};
 
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::command::{Answer, Proposal};
+use crate::raft::runtime::Runtime;
 use crate::wal::frame;
 
 pub type MemberId = u64;
@@ -28,6 +29,7 @@ openraft::declare_raft_types!(
         NodeId = MemberId,
         Node = MemberNode,
         LeaderId = leader_id_std::LeaderId<u64, MemberId>,
+        AsyncRuntime = Runtime,
 );
 
 /// A term; with one leader a term, that says who led too.

@@ -5,22 +5,22 @@
 //! snapshots/00000003-0000000000001f40.tmp       being written; removed at start
 //! ```
 
-use std::fs::File;
 use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::format::{Header, SnapshotError, SnapshotReader, SnapshotWriter};
+use crate::wal::disk::{Disk, Stream, create_anew};
 
 /// A snapshot on disk. A temporary one is removed with its last handle.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SnapshotFile {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     temporary: bool,
 }
@@ -28,25 +28,37 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         if self.temporary {
-            let _ = std::fs::remove_file(&self.path);
+            let _ = self.disk.remove(&self.path);
         }
     }
 }
 
+impl std::fmt::Debug for SnapshotFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("SnapshotFile").field(&self.inner.path).finish()
+    }
+}
+
 impl SnapshotFile {
-    fn new(path: PathBuf, temporary: bool) -> Self {
-        Self { inner: Arc::new(Inner { path, temporary }) }
+    fn new(disk: Arc<dyn Disk>, path: PathBuf, temporary: bool) -> Self {
+        Self { inner: Arc::new(Inner { disk, path, temporary }) }
     }
 
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
 
-    pub fn open(&self) -> Result<File, SnapshotError> {
-        File::open(self.path()).map_err(|source| SnapshotError::Io { operation: "open", source })
+    pub fn open(&self) -> Result<Stream, SnapshotError> {
+        let file = self.inner.disk.open(self.path()).map_err(io_error("open"))?;
+        Ok(Stream::new(file))
     }
 
-    pub fn read(&self) -> Result<SnapshotReader<BufReader<File>>, SnapshotError> {
+    pub fn bytes(&self) -> Result<u64, SnapshotError> {
+        let file = self.inner.disk.open(self.path()).map_err(io_error("open"))?;
+        file.len().map_err(io_error("look at"))
+    }
+
+    pub fn read(&self) -> Result<SnapshotReader<BufReader<Stream>>, SnapshotError> {
         SnapshotReader::start(BufReader::with_capacity(1 << 17, self.open()?))
     }
 
@@ -58,8 +70,8 @@ impl SnapshotFile {
     }
 }
 
-#[derive(Debug)]
 pub struct SnapshotFolder {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     temporary: AtomicU64,
 }
@@ -70,25 +82,25 @@ fn io_error(operation: &'static str) -> impl FnOnce(io::Error) -> SnapshotError 
 
 impl SnapshotFolder {
     /// Removes what a crash left half written.
-    pub fn open(path: PathBuf) -> Result<Self, SnapshotError> {
-        std::fs::create_dir_all(&path).map_err(io_error("create its folder"))?;
-        for entry in std::fs::read_dir(&path).map_err(io_error("list its folder"))? {
-            let path = entry.map_err(io_error("list its folder"))?.path();
-            if path.extension().is_some_and(|extension| extension == "tmp") {
-                std::fs::remove_file(&path).map_err(io_error("remove an unfinished one"))?;
+    pub fn open(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Self, SnapshotError> {
+        if !disk.exists(&path) {
+            disk.create_folder(&path).map_err(io_error("create its folder"))?;
+            if let Some(parent) = path.parent() {
+                // Snapshots that are synced must not vanish with their folder.
+                disk.sync_folder(parent).map_err(io_error("sync the folder of its folder"))?;
             }
         }
-        Ok(Self { path, temporary: AtomicU64::new(0) })
+        for path in disk.list(&path).map_err(io_error("list its folder"))? {
+            if path.extension().is_some_and(|extension| extension == "tmp") {
+                disk.remove(&path).map_err(io_error("remove an unfinished one"))?;
+            }
+        }
+        Ok(Self { disk, path, temporary: AtomicU64::new(0) })
     }
 
     fn all(&self) -> Result<Vec<PathBuf>, SnapshotError> {
-        let mut paths = Vec::new();
-        for entry in std::fs::read_dir(&self.path).map_err(io_error("list its folder"))? {
-            let path = entry.map_err(io_error("list its folder"))?.path();
-            if path.extension().is_some_and(|extension| extension == "snap") {
-                paths.push(path);
-            }
-        }
+        let mut paths = self.disk.list(&self.path).map_err(io_error("list its folder"))?;
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "snap"));
         paths.sort();
         Ok(paths)
     }
@@ -96,7 +108,7 @@ impl SnapshotFolder {
     /// The newest one whose header can be read.
     pub fn current(&self) -> Result<Option<(SnapshotFile, Header)>, SnapshotError> {
         for path in self.all()?.into_iter().rev() {
-            let file = SnapshotFile::new(path, false);
+            let file = SnapshotFile::new(self.disk.clone(), path, false);
             match file.read() {
                 Ok(reader) => return Ok(Some((file, reader.header))),
                 Err(error) => {
@@ -108,27 +120,28 @@ impl SnapshotFolder {
     }
 
     /// A file to write a snapshot to.
-    pub fn temporary(&self) -> Result<(SnapshotFile, File), SnapshotError> {
+    pub fn temporary(&self) -> Result<(SnapshotFile, Stream), SnapshotError> {
         let number = self.temporary.fetch_add(1, Ordering::Relaxed);
-        let file = SnapshotFile::new(self.path.join(format!("{number}.tmp")), true);
-        let handle = File::create(file.path()).map_err(io_error("create"))?;
-        Ok((file, handle))
+        let path = self.path.join(format!("{number}.tmp"));
+        let stream =
+            create_anew(&*self.disk, &path).map(Stream::new).map_err(io_error("create"))?;
+        Ok((SnapshotFile::new(self.disk.clone(), path, true), stream))
     }
 
     /// Writes a snapshot, to the disk.
     pub fn write(
         &self,
         header: &Header,
-        fill: impl FnOnce(&mut SnapshotWriter<BufWriter<File>>) -> Result<(), SnapshotError>,
+        fill: impl FnOnce(&mut SnapshotWriter<BufWriter<Stream>>) -> Result<(), SnapshotError>,
     ) -> Result<SnapshotFile, SnapshotError> {
-        let (file, handle) = self.temporary()?;
-        let mut writer = SnapshotWriter::start(BufWriter::with_capacity(1 << 17, handle), header)?;
+        let (file, stream) = self.temporary()?;
+        let mut writer = SnapshotWriter::start(BufWriter::with_capacity(1 << 17, stream), header)?;
         fill(&mut writer)?;
-        let handle = writer.finish()?.into_inner().map_err(|error| SnapshotError::Io {
+        let stream = writer.finish()?.into_inner().map_err(|error| SnapshotError::Io {
             operation: "write",
             source: error.into_error(),
         })?;
-        handle.sync_all().map_err(io_error("sync"))?;
+        stream.sync().map_err(io_error("sync"))?;
         Ok(file)
     }
 
@@ -141,19 +154,15 @@ impl SnapshotFolder {
     ) -> Result<SnapshotFile, SnapshotError> {
         let path = self.path.join(format!("{term:08x}-{index:016x}.snap"));
         if file.path() != path {
-            File::open(file.path())
-                .and_then(|handle| handle.sync_all())
-                .map_err(io_error("sync"))?;
-            std::fs::rename(file.path(), &path).map_err(io_error("rename"))?;
+            file.open()?.sync().map_err(io_error("sync"))?;
+            self.disk.rename(file.path(), &path).map_err(io_error("rename"))?;
         }
-        File::open(&self.path)
-            .and_then(|folder| folder.sync_all())
-            .map_err(io_error("sync its folder"))?;
+        self.disk.sync_folder(&self.path).map_err(io_error("sync its folder"))?;
         for old in self.all()? {
             if old != path {
-                std::fs::remove_file(&old).map_err(io_error("remove the one before"))?;
+                self.disk.remove(&old).map_err(io_error("remove the one before"))?;
             }
         }
-        Ok(SnapshotFile::new(path, false))
+        Ok(SnapshotFile::new(self.disk.clone(), path, false))
     }
 }

@@ -8,14 +8,14 @@
 //! data-dir/engine/      the disk engine; rebuilt if it is lost
 //! ```
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::OpenError;
 use crate::config::Config;
+use crate::wal::disk::{Disk, Lock, Stream, create_anew};
 
 const FORMAT: u32 = 1;
 
@@ -35,62 +35,51 @@ pub(super) fn io_error(
     move |source| OpenError::Io { operation, path, source }
 }
 
-/// The lock lives as long as the file; a killed process leaves none behind.
-pub(super) fn lock(data_dir: &Path) -> Result<File, OpenError> {
+pub(super) fn lock(disk: &dyn Disk, data_dir: &Path) -> Result<Lock, OpenError> {
     let path = data_dir.join("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(io_error("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path }),
-        Err(TryLockError::Error(error)) => Err(io_error("lock", &path)(error)),
-    }
+    disk.lock(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked { path },
+        _ => io_error("lock", &path)(error),
+    })
 }
 
 /// Reads who this is, or decides it at the first start.
-pub(super) fn load(config: &Config) -> Result<Identity, OpenError> {
+pub(super) fn load(disk: &dyn Disk, config: &Config) -> Result<Identity, OpenError> {
     let path = config.data_dir.join("member");
-    match std::fs::read(&path) {
-        Ok(bytes) => {
-            let fault = |fault: String| OpenError::Identity { path: path.clone(), fault };
-            let identity: Identity =
-                serde_json::from_slice(&bytes).map_err(|error| fault(error.to_string()))?;
-            if identity.format > FORMAT {
-                return Err(fault(format!(
-                    "format {} is newer than this program knows ({FORMAT})",
-                    identity.format
-                )));
-            }
-            Ok(identity)
+    if disk.exists(&path) {
+        let mut bytes = Vec::new();
+        let read = disk.open(&path).and_then(|file| Stream::new(file).read_to_end(&mut bytes));
+        read.map_err(io_error("read", &path))?;
+        let fault = |fault: String| OpenError::Identity { path: path.clone(), fault };
+        let identity: Identity =
+            serde_json::from_slice(&bytes).map_err(|error| fault(error.to_string()))?;
+        if identity.format > FORMAT {
+            return Err(fault(format!(
+                "format {} is newer than this program knows ({FORMAT})",
+                identity.format
+            )));
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let identity = Identity {
-                format: FORMAT,
-                name: config.name.clone(),
-                member_id: config.member_id(&config.peer_urls),
-                cluster_id: config.cluster_id(),
-            };
-            save(&config.data_dir, &identity)?;
-            Ok(identity)
-        }
-        Err(error) => Err(io_error("read", &path)(error)),
+        return Ok(identity);
     }
+    let identity = Identity {
+        format: FORMAT,
+        name: config.name.clone(),
+        member_id: config.member_id(&config.peer_urls),
+        cluster_id: config.cluster_id(),
+    };
+    save(disk, &config.data_dir, &identity)?;
+    Ok(identity)
 }
 
-pub(super) fn save(data_dir: &Path, identity: &Identity) -> Result<(), OpenError> {
+pub(super) fn save(disk: &dyn Disk, data_dir: &Path, identity: &Identity) -> Result<(), OpenError> {
     let path = data_dir.join("member");
     let temporary = data_dir.join("member.tmp");
     let write = || -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
+        let mut file = Stream::new(create_anew(disk, &temporary)?);
         file.write_all(&serde_json::to_vec_pretty(identity).map_err(io::Error::other)?)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, &path)?;
-        File::open(data_dir)?.sync_all()
+        file.sync()?;
+        disk.rename(&temporary, &path)?;
+        disk.sync_folder(data_dir)
     };
     write().map_err(io_error("write", &path))
 }

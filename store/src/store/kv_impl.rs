@@ -49,7 +49,9 @@ impl Inner {
     fn suspect(&self, fault: ReadFault) -> KvError {
         let marker = self.config.data_dir.join("engine.suspect");
         tracing::error!(%fault, "the engine is damaged; it is rebuilt at the next start");
-        if let Err(error) = std::fs::write(&marker, fault.to_string()) {
+        if !self.disk.exists(&marker)
+            && let Err(error) = self.disk.create(&marker, 0)
+        {
             tracing::error!(path = %marker.display(), %error, "cannot mark the engine as damaged");
         }
         fault.into()

@@ -77,6 +77,7 @@ pub(super) async fn run(inner: Arc<Inner>, proposer: Proposer) {
             }
         }
         tokio::select! {
+            biased;
             () = inner.core.lease_wake.notified() => {}
             changed = metrics.changed() => {
                 if changed.is_err() {

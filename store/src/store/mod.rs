@@ -34,7 +34,7 @@ use crate::raft::log::SoleVoter;
 use crate::raft::machine::Machine;
 use crate::raft::types::TypeConfig;
 use crate::snapshot::SnapshotError;
-use crate::wal::disk::Disk;
+use crate::wal::disk::{Disk, Lock};
 use crate::wal::{Wal, WalError};
 
 pub(crate) type RaftHandle = Raft<TypeConfig, Machine>;
@@ -81,7 +81,7 @@ pub(crate) struct Inner {
     pub disk: Arc<dyn Disk>,
     pub sole_voter: SoleVoter,
     pub lease_clock: Mutex<crate::mvcc::lease::LeaseClock>,
-    pub started: std::time::Instant,
+    pub started: tokio::time::Instant,
 }
 
 impl Inner {
@@ -116,5 +116,5 @@ pub struct Store {
     tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     batcher: Mutex<Option<tokio::task::JoinHandle<()>>>,
     engine_thread: Mutex<Option<std::thread::JoinHandle<()>>>,
-    _lock: std::fs::File,
+    _lock: Lock,
 }

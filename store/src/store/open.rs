@@ -12,18 +12,16 @@ use super::identity::{self, io_error};
 use super::{Inner, OpenError, RaftHandle, Store, lease, snapshotter};
 use crate::config::{Config, InitialState};
 use crate::core::{self, Core};
-use crate::engine::EngineError;
-use crate::engine::sled::SledEngine;
 use crate::engine::worker::EngineQueue;
+use crate::engine::{Engine, EngineError};
 use crate::mvcc::Mvcc;
+use crate::ports::Ports;
 use crate::raft::log::{LogStore, SoleVoter};
 use crate::raft::machine::Machine;
-use crate::raft::network::grpc::GrpcTransport;
 use crate::raft::network::peer::Network;
-use crate::raft::network::transport::Transport;
 use crate::raft::types::AppliedTo;
 use crate::snapshot::SnapshotFolder;
-use crate::wal::disk::{Disk, RealDisk};
+use crate::wal::disk::Disk;
 use crate::wal::{Wal, WalOptions};
 
 impl Store {
@@ -31,41 +29,33 @@ impl Store {
     /// serve what it had acknowledged before; with several members it may still be looking
     /// for a leader.
     pub async fn open(config: Config) -> Result<Arc<Self>, OpenError> {
-        Self::open_on(config, Arc::new(RealDisk)).await
+        Self::open_on(config, Ports::default()).await
     }
 
-    /// With a disk of the caller's choice for the log.
-    pub async fn open_on(config: Config, disk: Arc<dyn Disk>) -> Result<Arc<Self>, OpenError> {
-        let transport = Arc::new(GrpcTransport::new(config.peer_tls.clone()));
-        Self::open_with(config, disk, transport).await
-    }
-
-    /// With a disk for the log and a way to the other members of the caller's choice.
-    pub async fn open_with(
-        config: Config,
-        disk: Arc<dyn Disk>,
-        transport: Arc<dyn Transport>,
-    ) -> Result<Arc<Self>, OpenError> {
+    /// On a machine of the caller's choice.
+    pub async fn open_on(config: Config, ports: Ports) -> Result<Arc<Self>, OpenError> {
         config.validate()?;
         let dir = config.data_dir.clone();
-        std::fs::create_dir_all(dir.join("log")).map_err(io_error("create", &dir))?;
+        let disk = ports.disk.clone();
+        disk.create_folder(&dir.join("log")).map_err(io_error("create", &dir))?;
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             // Otherwise a power cut could take the whole new folder along.
             disk.sync_folder(parent).map_err(io_error("sync", parent))?;
         }
-        let lock = identity::lock(&dir)?;
-        let identity = identity::load(&config)?;
+        let lock = identity::lock(&*disk, &dir)?;
+        let identity = identity::load(&*disk, &config)?;
         let sole_voter = SoleVoter::new(identity.member_id);
         // Reading the log and the engine blocks; other parts of the process start meanwhile.
         let blocking = {
-            let (config, disk, cluster_id) = (config.clone(), disk.clone(), identity.cluster_id);
-            tokio::task::spawn_blocking(move || open_storage(&config, disk, cluster_id))
+            let (config, ports, cluster_id) = (config.clone(), ports.clone(), identity.cluster_id);
+            move || open_storage(&config, &ports, cluster_id)
         };
+        let opened = ports.background.run("open", blocking).await;
         let (wal, core, engine_thread) =
-            blocking.await.map_err(|error| OpenError::Raft(error.to_string()))??;
+            opened.map_err(|error| OpenError::Raft(error.to_string()))??;
         let log = LogStore::new(wal.clone(), sole_voter.clone());
         let (cluster_id, id) = (identity.cluster_id, identity.member_id);
-        let network = Network { transport, cluster_id, id };
+        let network = Network { transport: ports.transport(&config), cluster_id, id };
         let raft = start_raft(&config, network, &log, &sole_voter, core.clone()).await?;
         let inner = Arc::new(Inner {
             config,
@@ -76,7 +66,7 @@ impl Store {
             disk,
             sole_voter,
             lease_clock: Mutex::default(),
-            started: std::time::Instant::now(),
+            started: tokio::time::Instant::now(),
         });
         bootstrap(&inner).await?;
         let (proposer, pending) = Proposer::new();
@@ -91,7 +81,7 @@ impl Store {
             proposer: Mutex::new(Some(proposer)),
             tasks: Mutex::new(tasks),
             batcher: Mutex::new(Some(batcher)),
-            engine_thread: Mutex::new(Some(engine_thread)),
+            engine_thread: Mutex::new(engine_thread),
             _lock: lock,
         }))
     }
@@ -117,7 +107,7 @@ impl Store {
         self.inner.core.queue.close().await;
         let engine_thread = lock(&self.engine_thread).take();
         let wal = self.inner.wal.clone();
-        let joined = tokio::task::spawn_blocking(move || {
+        let joined = self.inner.core.background.run("close", move || {
             wal.close();
             engine_thread.is_none_or(|thread| thread.join().is_ok())
         });
@@ -135,20 +125,16 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-type Storage = (Arc<Wal>, Arc<Core>, std::thread::JoinHandle<()>);
+type Storage = (Arc<Wal>, Arc<Core>, Option<std::thread::JoinHandle<()>>);
 
-fn open_storage(
-    config: &Config,
-    disk: Arc<dyn Disk>,
-    cluster_id: u64,
-) -> Result<Storage, OpenError> {
-    let dir = &config.data_dir;
+fn open_storage(config: &Config, ports: &Ports, cluster_id: u64) -> Result<Storage, OpenError> {
+    let (dir, disk, background) = (&config.data_dir, &ports.disk, &ports.background);
     let options = WalOptions { segment_bytes: config.log_segment_bytes, ..Default::default() };
-    let wal = Wal::open(&dir.join("log"), disk.clone(), options)?;
-    let snapshots = SnapshotFolder::open(dir.join("snapshots"))?;
+    let wal = Wal::open_on(&dir.join("log"), disk.clone(), options, background)?;
+    let snapshots = SnapshotFolder::open(disk.clone(), dir.join("snapshots"))?;
     let current = snapshots.current()?;
     let path = dir.join("engine");
-    let (engine, mvcc, applied) = open_engine(&path, disk.as_ref(), config)?;
+    let (engine, mvcc, applied) = open_engine(&path, ports, config)?;
     let covered = current
         .as_ref()
         .and_then(|(_, header)| AppliedTo::decode(header.meta.applied.clone()).ok());
@@ -159,33 +145,45 @@ fn open_storage(
     {
         return Err(OpenError::Lost { path, purged });
     }
-    let engine = Arc::new(engine);
-    let (queue, thread) = EngineQueue::start(engine.clone(), mvcc.revision())
+    let (queue, thread) = EngineQueue::start(engine.clone(), mvcc.revision(), background)
         .map_err(io_error("start the thread of", &path))?;
     let file = current.map(|(file, _)| file);
-    let core =
-        Core::new(mvcc, applied, engine, queue, snapshots, file, cluster_id, config.recent_bytes);
+    let core = Core::new(
+        mvcc,
+        applied,
+        engine,
+        queue,
+        snapshots,
+        file,
+        cluster_id,
+        config.recent_bytes,
+        background.clone(),
+    );
     Ok((Arc::new(wal), Arc::new(core), thread))
 }
 
-type Opened = (SledEngine, Mvcc, AppliedTo);
+type Opened = (Arc<dyn Engine>, Mvcc, AppliedTo);
 
-fn try_engine(path: &Path, config: &Config) -> Result<Opened, EngineError> {
-    let engine = SledEngine::open(path, config.engine_cache_bytes)?;
-    let (mvcc, applied) = core::load(&engine, config.recent_bytes)?;
+fn try_engine(path: &Path, ports: &Ports, config: &Config) -> Result<Opened, EngineError> {
+    let engine = (ports.open_engine)(path, config)?;
+    let (mvcc, applied) = core::load(&*engine, config.recent_bytes)?;
     Ok((engine, mvcc, applied))
 }
 
 /// Opens the engine; one that is broken is moved aside, and what it held comes back from
 /// the snapshot and the log.
-fn open_engine(path: &Path, disk: &dyn Disk, config: &Config) -> Result<Opened, OpenError> {
+fn open_engine(path: &Path, ports: &Ports, config: &Config) -> Result<Opened, OpenError> {
+    let disk = &*ports.disk;
     let suspect = config.data_dir.join("engine.suspect");
     let ballast = config.data_dir.join("ballast");
-    let mut first =
-        if suspect.exists() { Err(EngineError::Inconsistent) } else { try_engine(path, config) };
+    let mut first = if disk.exists(&suspect) {
+        Err(EngineError::Inconsistent)
+    } else {
+        try_engine(path, ports, config)
+    };
     if matches!(first, Err(EngineError::NoSpace { .. })) && disk.remove(&ballast).is_ok() {
         tracing::warn!(path = %ballast.display(), "the disk is full; the space kept for opening is used");
-        first = try_engine(path, config);
+        first = try_engine(path, ports, config);
     }
     let opened = match first {
         Ok(opened) => opened,
@@ -193,15 +191,15 @@ fn open_engine(path: &Path, disk: &dyn Disk, config: &Config) -> Result<Opened, 
             return Err(OpenError::NoSpace { path: path.to_owned() });
         }
         Err(cause) => {
-            set_aside(path, config, &cause)?;
-            try_engine(path, config)
+            set_aside(path, disk, config, &cause)?;
+            try_engine(path, ports, config)
                 .map_err(|source| OpenError::Engine { path: path.to_owned(), source })?
         }
     };
-    if suspect.exists() {
-        std::fs::remove_file(&suspect).map_err(io_error("remove", &suspect))?;
+    if disk.exists(&suspect) {
+        disk.remove(&suspect).map_err(io_error("remove", &suspect))?;
     }
-    if !ballast.exists()
+    if !disk.exists(&ballast)
         && let Err(error) = disk.create(&ballast, BALLAST_BYTES)
     {
         tracing::warn!(path = %ballast.display(), %error, "cannot keep space for opening on a full disk");
@@ -212,17 +210,22 @@ fn open_engine(path: &Path, disk: &dyn Disk, config: &Config) -> Result<Opened, 
 /// Space that is given up when the engine cannot even be opened without more.
 const BALLAST_BYTES: u64 = 2 << 20;
 
-fn set_aside(path: &Path, config: &Config, cause: &EngineError) -> Result<(), OpenError> {
+fn set_aside(
+    path: &Path,
+    disk: &dyn Disk,
+    config: &Config,
+    cause: &EngineError,
+) -> Result<(), OpenError> {
     let aside = config.data_dir.join("engine.broken");
     tracing::error!(
         engine = %path.display(), aside = %aside.display(), %cause,
         "the engine is damaged: moved aside, rebuilding it from the snapshot and the log"
     );
-    if aside.exists() {
-        std::fs::remove_dir_all(&aside).map_err(io_error("remove", &aside))?;
+    if disk.exists(&aside) {
+        disk.remove_folder(&aside).map_err(io_error("remove", &aside))?;
     }
-    if path.exists() {
-        std::fs::rename(path, &aside).map_err(io_error("move aside", path))?;
+    if disk.exists(path) {
+        disk.rename(path, &aside).map_err(io_error("move aside", path))?;
     }
     Ok(())
 }
@@ -242,7 +245,7 @@ async fn start_raft(
         install_snapshot_timeout: 60_000,
         // Snapshots are written by our own task; see `snapshotter`.
         snapshot_policy: openraft::SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: 1000,
+        max_in_snapshot_log_to_keep: config.snapshot_keep_entries,
         purge_batch_size: 1,
         enable_pre_vote: Some(true),
         // Turned on as soon as there is another member to hear or to wait for.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::identity::{self, Identity, io_error};
 use super::{OpenError, Store};
@@ -12,6 +13,7 @@ use crate::engine::Meta;
 use crate::kv::Revision;
 use crate::raft::types::{AppliedTo, MemberSet, StoredMembership, log_id};
 use crate::snapshot::{Header, SnapshotError, SnapshotFolder, SnapshotReader};
+use crate::wal::disk::{Disk, RealDisk};
 
 /// What a snapshot file holds; it has been read to its end and is whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,11 +51,12 @@ impl Store {
         config.validate()?;
         let dir = &config.data_dir;
         std::fs::create_dir_all(dir).map_err(io_error("create", dir))?;
-        let _lock = identity::lock(dir)?;
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let _lock = identity::lock(&*disk, dir)?;
         if dir.join("member").exists() || dir.join("log").exists() {
             return Err(OpenError::NotEmpty { path: dir.clone() });
         }
-        let folder = SnapshotFolder::open(dir.join("snapshots"))?;
+        let folder = SnapshotFolder::open(disk.clone(), dir.join("snapshots"))?;
         let mut reader = open(path)?;
         let header = Header {
             cluster_id: config.cluster_id(),
@@ -68,7 +71,7 @@ impl Store {
         })?;
         folder.keep(&file, 0, 0)?;
         // Last, so that a restore that did not finish is known as one.
-        identity::load(config)
+        identity::load(&*disk, config)
     }
 }
 

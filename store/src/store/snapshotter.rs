@@ -47,11 +47,8 @@ pub(super) async fn compact_log(
     )
     .await?;
     if let Some(index) = index {
-        let keep = if inner.sole_voter.get() { 0 } else { KEEP_FOR_PEERS };
+        let keep = if inner.sole_voter.get() { 0 } else { inner.config.snapshot_keep_entries };
         inner.raft.trigger().purge_log(index.saturating_sub(keep)).await?;
     }
     Ok(())
 }
-
-/// Entries kept for members that are only a little behind, so that they need no snapshot.
-const KEEP_FOR_PEERS: u64 = 1000;

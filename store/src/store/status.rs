@@ -67,17 +67,14 @@ impl Store {
             (mvcc.revision(), mvcc.compacted(), mvcc.bytes())
         };
         let me = inner.identity.member_id;
-        let snapshot =
-            inner.core.snapshot_file().and_then(|file| file.open().ok()?.metadata().ok());
+        let snapshot = inner.core.snapshot_file().and_then(|file| file.bytes().ok());
         Status {
             version: env!("CARGO_PKG_VERSION"),
             cluster_id: inner.identity.cluster_id,
             member_id: me,
             revision,
             compacted,
-            db_bytes: inner.wal.bytes()
-                + inner.core.engine.disk_bytes()
-                + snapshot.map_or(0, |meta| meta.len()),
+            db_bytes: inner.wal.bytes() + inner.core.engine.disk_bytes() + snapshot.unwrap_or(0),
             db_bytes_in_use: bytes,
             leader: metrics.current_leader.unwrap_or(0),
             raft_index: metrics.last_log_index.unwrap_or(0),
@@ -103,7 +100,7 @@ impl Store {
         view.settle().await.map_err(|_| KvError::Stopped)?;
         let upto = if revision > 0 { revision } else { view.meta.revision };
         let core = self.inner.core.clone();
-        let hashed = tokio::task::spawn_blocking(move || {
+        let hashed = self.inner.core.background.run("hash", move || {
             let mut digest = Digest::default();
             let compacted = view.meta.compacted;
             core.engine.scan(Rev::default(), Rev::new(upto, u32::MAX), &mut |rev, record| {
@@ -127,7 +124,7 @@ impl Store {
         self.inner.linearize().await?;
         let view = View::new(self.inner.core.clone());
         view.settle().await.map_err(|_| KvError::Stopped)?;
-        let written = tokio::task::spawn_blocking(move || {
+        let written = self.inner.core.background.run("stream a snapshot", move || {
             let mut writer = SnapshotWriter::start(out, &view.header())?;
             view.fill(&mut writer)?;
             writer.finish()

@@ -20,10 +20,12 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use self::disk::{Disk, DiskFile};
 use self::frame::{Entry, Item};
 use self::slots::{Location, Slots};
+use crate::background::Background;
 
 /// Called on the log's thread once the disk has it, or with the error.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -90,6 +92,8 @@ impl Shared {
 pub struct Wal {
     shared: Arc<Shared>,
     jobs: mpsc::Sender<Job>,
+    /// Only in a simulation, where no thread waits for jobs.
+    wake: Option<Arc<Notify>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -100,6 +104,15 @@ impl Wal {
     /// Opens the log in `folder`, which exists. Recovers from a torn last frame; refuses
     /// damage.
     pub fn open(folder: &Path, disk: Arc<dyn Disk>, options: WalOptions) -> Result<Self, WalError> {
+        Self::open_on(folder, disk, options, &Background::Threads)
+    }
+
+    pub fn open_on(
+        folder: &Path,
+        disk: Arc<dyn Disk>,
+        options: WalOptions,
+        background: &Background,
+    ) -> Result<Self, WalError> {
         let recovered = recover::recover(folder, disk.as_ref(), &options)?;
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
@@ -111,6 +124,11 @@ impl Wal {
         });
         let (jobs, queue) = mpsc::channel();
         let writer = writer::Writer::new(shared.clone(), disk, options, recovered.tail)?;
+        if let Background::Simulated(_) = background {
+            let wake = Arc::new(Notify::new());
+            tokio::spawn(writer.run_simulated(queue, wake.clone(), background.clone()));
+            return Ok(Self { shared, jobs, wake: Some(wake), thread: Mutex::new(None) });
+        }
         let thread = std::thread::Builder::new()
             .name("store-log".into())
             .spawn(move || writer.run(queue))
@@ -119,7 +137,7 @@ impl Wal {
                 path: folder.to_owned(),
                 source,
             })?;
-        Ok(Self { shared, jobs, thread: Mutex::new(Some(thread)) })
+        Ok(Self { shared, jobs, wake: None, thread: Mutex::new(Some(thread)) })
     }
 
     /// Entries are readable when this returns, and on disk when `done` is called.
@@ -159,6 +177,9 @@ impl Wal {
     fn send(&self, job: Job) {
         if let Err(mpsc::SendError(Job::Write { done, .. })) = self.jobs.send(job) {
             done(Err(io::Error::other("the log is closed")));
+        }
+        if let Some(wake) = &self.wake {
+            wake.notify_one();
         }
     }
 
@@ -220,7 +241,7 @@ impl Wal {
 
     /// Writes what is queued and ends the thread.
     pub fn close(&self) {
-        let _ = self.jobs.send(Job::Close);
+        self.send(Job::Close);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()

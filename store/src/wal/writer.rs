@@ -5,19 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::disk::{Disk, DiskFile, is_no_space};
 use super::frame::{self, HEADER_BYTES, Item};
 use super::recover::{Tail, segment_path, spare_path};
 use super::slots::Location;
 use super::{Done, Job, Shared, WalError, WalOptions};
+use crate::background::Background;
 
 /// One frame takes at most so much of what is queued; it bounds the buffer.
 const MAX_FRAME_BYTES: usize = 8 << 20;
-/// How long to wait before a write that found no space is tried again. Only what was
-/// admitted before gets here, and only on filesystems that cannot reserve.
-const NO_SPACE_PAUSE: Duration = Duration::from_millis(200);
 
 struct Segment {
     number: u64,
@@ -34,10 +33,12 @@ pub(super) struct Writer {
     spare: bool,
     sequence: u64,
     buffer: Vec<u8>,
+    waiting: Waiting,
     /// After a failed write nothing more is written: its place in the log must stay last.
     failed: Option<String>,
 }
 
+#[derive(Default)]
 struct Waiting {
     items: Vec<Item>,
     /// Index and slot id of each entry among the items.
@@ -81,6 +82,7 @@ impl Writer {
             segment: Segment { number, file, offset, size },
             sequence: tail.sequence,
             buffer: Vec::new(),
+            waiting: Waiting::default(),
             failed: None,
         };
         if !writer.spare {
@@ -91,41 +93,67 @@ impl Writer {
         Ok(writer)
     }
 
+    /// On a thread of its own.
     pub fn run(mut self, queue: mpsc::Receiver<Job>) {
-        let mut waiting =
-            Waiting { items: Vec::new(), slots: Vec::new(), done: Vec::new(), bytes: 0 };
         while let Ok(job) = queue.recv() {
-            let mut next = Some(job);
-            let mut open = true;
-            while let Some(job) = next.take() {
-                match job {
-                    Job::Write { items, ids, done } => waiting.add(items, ids, done),
-                    Job::Purge { index, term } => {
-                        self.flush(&mut waiting);
-                        self.purge(index, term);
-                    }
-                    Job::Reserve => self.reserve(),
-                    Job::Close => open = false,
-                }
-                if open && waiting.bytes < MAX_FRAME_BYTES {
-                    next = queue.try_recv().ok();
-                }
-            }
-            self.flush(&mut waiting);
-            if !open {
+            if self.round(job, &queue) {
                 return;
             }
         }
     }
 
+    /// On a simulation's one thread.
+    pub async fn run_simulated(
+        mut self,
+        queue: mpsc::Receiver<Job>,
+        wake: Arc<Notify>,
+        background: Background,
+    ) {
+        loop {
+            match queue.try_recv() {
+                Ok(job) => {
+                    background.take_time("log").await;
+                    if self.round(job, &queue) {
+                        return;
+                    }
+                }
+                Err(mpsc::TryRecvError::Empty) => wake.notified().await,
+                Err(mpsc::TryRecvError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Does the job and all that has queued up behind it, with one sync. Returns whether that
+    /// was the end.
+    fn round(&mut self, job: Job, queue: &mpsc::Receiver<Job>) -> bool {
+        let mut next = Some(job);
+        let mut open = true;
+        while let Some(job) = next.take() {
+            match job {
+                Job::Write { items, ids, done } => self.waiting.add(items, ids, done),
+                Job::Purge { index, term } => {
+                    self.flush();
+                    self.purge(index, term);
+                }
+                Job::Reserve => self.reserve(),
+                Job::Close => open = false,
+            }
+            if open && self.waiting.bytes < MAX_FRAME_BYTES {
+                next = queue.try_recv().ok();
+            }
+        }
+        self.flush();
+        !open
+    }
+
     /// Writes what waits as one frame, syncs it, and tells everyone.
-    fn flush(&mut self, waiting: &mut Waiting) {
-        if waiting.items.is_empty() {
+    fn flush(&mut self) {
+        if self.waiting.items.is_empty() {
             return;
         }
-        let items = std::mem::take(&mut waiting.items);
-        let slots = std::mem::take(&mut waiting.slots);
-        waiting.bytes = 0;
+        let items = std::mem::take(&mut self.waiting.items);
+        let slots = std::mem::take(&mut self.waiting.slots);
+        self.waiting.bytes = 0;
         let result = match &self.failed {
             Some(cause) => Err(cause.clone()),
             None => self.write(&items, &slots).map_err(|error| {
@@ -136,7 +164,7 @@ impl Writer {
                 cause
             }),
         };
-        for done in waiting.done.drain(..) {
+        for done in self.waiting.done.drain(..) {
             done(result.clone().map_err(io::Error::other));
         }
     }
@@ -171,7 +199,8 @@ impl Writer {
     }
 
     /// Writes and syncs the buffer as the next frame. Waits for space if there is none: what
-    /// was accepted cannot be refused any more, and Raft must not see a failed disk.
+    /// was admitted cannot be refused any more, and Raft must not see a failed disk. That
+    /// happens only on filesystems that cannot reserve.
     fn put_frame(&mut self) -> io::Result<()> {
         loop {
             let written = self.segment.file.write_at(&self.buffer, self.segment.offset);
@@ -179,7 +208,7 @@ impl Writer {
                 Ok(()) => break,
                 Err(error) if is_no_space(&error) => {
                     tracing::warn!(folder = %self.shared.folder.display(), "no space left for the log; waiting for some");
-                    std::thread::sleep(NO_SPACE_PAUSE);
+                    self.disk.wait_for_space();
                 }
                 Err(error) => return Err(error),
             }
@@ -225,7 +254,7 @@ impl Writer {
     fn create_waiting(&mut self, path: &Path, size: u64) -> io::Result<Arc<dyn DiskFile>> {
         loop {
             match self.disk.create(path, size) {
-                Err(error) if is_no_space(&error) => std::thread::sleep(NO_SPACE_PAUSE),
+                Err(error) if is_no_space(&error) => self.disk.wait_for_space(),
                 result => return result,
             }
         }

@@ -142,6 +142,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         };
         let header = self.envelope.wrap(&messages::encode_snapshot_header(&vote, &applied));
         let answer = tokio::select! {
+            biased;
             answer = self.transport.send_snapshot(&self.target, header, snapshot.snapshot) => answer,
             closed = cancel => return Err(StreamingError::Closed(closed)),
         };

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use openraft::storage::Snapshot;
 
 use super::envelope::{Envelope, Refusal, encode_answer};
@@ -14,6 +14,7 @@ use crate::core::Core;
 use crate::raft::types::{AppliedTo, MemberId};
 use crate::snapshot::SnapshotFile;
 use crate::store::RaftHandle;
+use crate::wal::disk::Stream;
 
 /// Answers what other members ask of this one.
 #[derive(Clone)]
@@ -46,7 +47,7 @@ impl Receiver {
     pub async fn snapshot<E: std::fmt::Display>(
         &self,
         header: Bytes,
-        data: impl Stream<Item = Result<Bytes, E>>,
+        data: impl futures_util::Stream<Item = Result<Bytes, E>>,
     ) -> Bytes {
         let answer = match self.open(header) {
             Ok(header) => self.take_snapshot(header, data).await,
@@ -94,32 +95,34 @@ impl Receiver {
     async fn take_snapshot<E: std::fmt::Display>(
         &self,
         header: Bytes,
-        data: impl Stream<Item = Result<Bytes, E>>,
+        data: impl futures_util::Stream<Item = Result<Bytes, E>>,
     ) -> Result<Bytes, Refusal> {
         let (vote, applied) = messages::decode_snapshot_header(header)?;
         let (file, mut out) = self.core.snapshots.temporary().map_err(unable)?;
         let mut data = std::pin::pin!(data);
         while let Some(bytes) = data.next().await {
-            out = write_chunk(out, bytes.map_err(unable)?).await?;
+            out = write_chunk(&self.core, out, bytes.map_err(unable)?).await?;
         }
-        let file = verified(file, self.core.cluster_id, applied.clone()).await?;
+        let file = verified(&self.core, file, applied.clone()).await?;
         let snapshot = Snapshot { meta: applied.snapshot_meta(), snapshot: file };
         let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(unable)?;
         Ok(messages::encode_installed(&answer))
     }
 }
 
-async fn write_chunk(mut out: std::fs::File, bytes: Bytes) -> Result<std::fs::File, Refusal> {
-    let written = tokio::task::spawn_blocking(move || out.write_all(&bytes).map(|()| out));
+async fn write_chunk(core: &Core, mut out: Stream, bytes: Bytes) -> Result<Stream, Refusal> {
+    let write = move || out.write_all(&bytes).map(|()| out);
+    let written = core.background.run("write snapshot chunk", write);
     written.await.map_err(unable)?.map_err(unable)
 }
 
 /// Raft must be given only what can be installed: a failure there would stop it.
 async fn verified(
+    core: &Core,
     file: SnapshotFile,
-    cluster_id: u64,
     applied: AppliedTo,
 ) -> Result<SnapshotFile, Refusal> {
+    let cluster_id = core.cluster_id;
     let check = move || {
         let header = file.verify().map_err(|error| Refusal::Malformed(error.to_string()))?;
         if header.cluster_id != cluster_id {
@@ -134,5 +137,5 @@ async fn verified(
         }
         Ok(file)
     };
-    tokio::task::spawn_blocking(check).await.map_err(unable)?
+    core.background.run("check snapshot", check).await.map_err(unable)?
 }

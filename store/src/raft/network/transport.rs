@@ -7,7 +7,7 @@
 //!
 //! A transport carries bytes and knows nothing of Raft: a call is a member, a method and a
 //! body, and brings back the answer's bytes. [`super::grpc`] is the real one. A test may hand
-//! another to [`crate::Store::open_with`] and give what arrives to the other member's
+//! another to [`crate::Store::open_on`] and give what arrives to the other member's
 //! [`super::receiver::Receiver`], so that it exercises the encoding too.
 
 use std::time::Duration;
