@@ -41,9 +41,8 @@ impl Default for Ports {
 
 impl Ports {
     pub(crate) fn transport(&self, config: &Config) -> Arc<dyn Transport> {
-        let real = || -> Arc<dyn Transport> {
-            Arc::new(GrpcTransport::new(config.peer_tls.clone()))
-        };
+        let real =
+            || -> Arc<dyn Transport> { Arc::new(GrpcTransport::new(config.peer_tls.clone())) };
         self.transport.clone().unwrap_or_else(real)
     }
 }

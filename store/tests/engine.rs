@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use skiff_store::background::Background;
 use skiff_store::engine::worker::{EngineQueue, HOLD_LOG_BYTES};
 use skiff_store::engine::{Engine, EngineError, Meta, Visit};
 use skiff_store::kv::{LeaseId, Revision};
@@ -66,7 +67,7 @@ fn put(main: Revision, log_bytes: usize) -> (WriteBatch, Meta) {
 #[tokio::test]
 async fn small_batches_wait_for_each_other() {
     let engine = Arc::new(Notes::default());
-    let (queue, thread) = EngineQueue::start(engine.clone(), 1).unwrap();
+    let (queue, thread) = EngineQueue::start(engine.clone(), 1, &Background::Threads).unwrap();
     let write = async |main, log_bytes, removes: &[Revision]| {
         let (mut batch, meta) = put(main, log_bytes);
         batch.removes = removes.iter().map(|main| Rev::first_of(*main)).collect();
@@ -86,7 +87,7 @@ async fn small_batches_wait_for_each_other() {
     write(9, HOLD_LOG_BYTES, &[]).await;
     write(10, 10, &[]).await;
     queue.close().await;
-    thread.join().unwrap();
+    thread.unwrap().join().unwrap();
     let written = [(vec![5, 7], vec![3], 7), (vec![8, 9], vec![], 9), (vec![10], vec![], 10)];
     assert_eq!(*engine.0.lock().unwrap(), written);
 }

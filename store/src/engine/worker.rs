@@ -13,12 +13,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
-<<<<<<< HEAD
 use super::{Engine, EngineError, Meta};
-=======
-use super::{Engine, Meta};
 use crate::background::Background;
->>>>>>> 0cf2ae3 (store: disk, engine and background work are ports, so that a simulator can run a member on one thread)
 use crate::kv::Revision;
 use crate::mvcc::WriteBatch;
 use crate::mvcc::revision::Rev;
@@ -99,7 +95,6 @@ impl EngineQueue {
     }
 }
 
-<<<<<<< HEAD
 /// What the engine has not been given yet.
 #[derive(Default)]
 struct Held {
@@ -130,70 +125,6 @@ impl Held {
         engine.apply(batch, Some(&meta))?;
         persisted.store(meta.revision, Ordering::Release);
         Ok(())
-=======
-fn run(engine: &dyn Engine, mut queue: mpsc::Receiver<Job>, persisted: &AtomicI64) {
-    while let Some(job) = queue.blocking_recv() {
-        if round(engine, job, &mut queue, persisted).is_err() {
-            return;
-        }
-    }
-    finish(engine);
-}
-
-/// On a simulation's one thread.
-async fn run_simulated(
-    engine: Arc<dyn Engine>,
-    mut queue: mpsc::Receiver<Job>,
-    persisted: Arc<AtomicI64>,
-    background: Background,
-) {
-    while let Some(job) = queue.recv().await {
-        background.take_time("engine").await;
-        if round(&*engine, job, &mut queue, &persisted).is_err() {
-            return;
-        }
-    }
-    finish(&*engine);
-}
-
-fn round(
-    engine: &dyn Engine,
-    job: Job,
-    queue: &mut mpsc::Receiver<Job>,
-    persisted: &AtomicI64,
-) -> Result<(), EngineStopped> {
-    let mut barriers = Vec::new();
-    let mut merged: Option<(WriteBatch, Meta)> = None;
-    let mut next = Some(job);
-    while let Some(job) = next.take() {
-        match job {
-            Job::Write(batch, meta) => merge(&mut merged, batch, meta),
-            Job::Barrier(done) => barriers.push(done),
-            Job::Close => queue.close(),
-        }
-        if barriers.is_empty()
-            && merged.as_ref().is_none_or(|(batch, _)| batch.puts.len() < MERGE_RECORDS)
-        {
-            next = queue.try_recv().ok();
-        }
-    }
-    if let Some((batch, meta)) = merged {
-        if let Err(error) = engine.apply(batch, Some(&meta)) {
-            tracing::error!(%error, "the engine cannot write; the store stops and rebuilds it at the next start");
-            return Err(EngineStopped);
-        }
-        persisted.store(meta.revision, Ordering::Release);
-    }
-    for done in barriers {
-        let _ = done.send(());
-    }
-    Ok(())
-}
-
-fn finish(engine: &dyn Engine) {
-    if let Err(error) = engine.flush() {
-        tracing::warn!(%error, "the engine could not write its buffer; the next start replays more of the log");
->>>>>>> 0cf2ae3 (store: disk, engine and background work are ports, so that a simulator can run a member on one thread)
     }
 }
 
@@ -211,24 +142,58 @@ fn drop_short_lived(batch: &mut WriteBatch) {
 fn run(engine: &dyn Engine, mut queue: mpsc::Receiver<Job>, persisted: &AtomicI64) {
     let mut held = Held::default();
     while let Some(job) = queue.blocking_recv() {
-        let mut waits = None;
-        match job {
-            Job::Write(batch, meta) => held.add(batch, meta),
-            Job::Barrier(done) => waits = Some(done),
-            Job::Close => queue.close(),
-        }
-        if waits.is_none() && !held.is_due() {
-            continue;
-        }
-        if let Err(error) = held.write(engine, persisted) {
-            tracing::error!(%error, "the engine cannot write; the store stops and rebuilds it at the next start");
+        if round(engine, job, &mut held, &mut queue, persisted).is_err() {
             return;
         }
-        if let Some(done) = waits {
-            // Who has gone away does not want to know.
-            let _ = done.send(());
+    }
+    finish(engine, held, persisted);
+}
+
+/// On a simulation's one thread.
+async fn run_simulated(
+    engine: Arc<dyn Engine>,
+    mut queue: mpsc::Receiver<Job>,
+    persisted: Arc<AtomicI64>,
+    background: Background,
+) {
+    let mut held = Held::default();
+    while let Some(job) = queue.recv().await {
+        background.take_time("engine").await;
+        if round(&*engine, job, &mut held, &mut queue, &persisted).is_err() {
+            return;
         }
     }
+    finish(&*engine, held, &persisted);
+}
+
+fn round(
+    engine: &dyn Engine,
+    job: Job,
+    held: &mut Held,
+    queue: &mut mpsc::Receiver<Job>,
+    persisted: &AtomicI64,
+) -> Result<(), EngineStopped> {
+    let mut waits = None;
+    match job {
+        Job::Write(batch, meta) => held.add(batch, meta),
+        Job::Barrier(done) => waits = Some(done),
+        Job::Close => queue.close(),
+    }
+    if waits.is_none() && !held.is_due() {
+        return Ok(());
+    }
+    if let Err(error) = held.write(engine, persisted) {
+        tracing::error!(%error, "the engine cannot write; the store stops and rebuilds it at the next start");
+        return Err(EngineStopped);
+    }
+    if let Some(done) = waits {
+        // Who has gone away does not want to know.
+        let _ = done.send(());
+    }
+    Ok(())
+}
+
+fn finish(engine: &dyn Engine, mut held: Held, persisted: &AtomicI64) {
     if let Err(error) = held.write(engine, persisted).and_then(|()| engine.flush()) {
         tracing::warn!(%error, "the engine could not write what it held; the next start replays more of the log");
     }

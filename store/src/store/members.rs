@@ -135,6 +135,10 @@ impl Store {
         if !self.inner.raft.is_leader() {
             return Err(KvError::NoLeader.into());
         }
+        if to == self.inner.identity.member_id {
+            // Raft would step down in favour of nobody.
+            return Ok(());
+        }
         let asked = self.inner.raft.trigger().transfer_leader(to).await;
         asked.map_err(|_| KvError::Stopped.into())
     }

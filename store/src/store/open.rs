@@ -248,6 +248,9 @@ async fn start_raft(
         max_in_snapshot_log_to_keep: config.snapshot_keep_entries,
         purge_batch_size: 1,
         enable_pre_vote: Some(true),
+        // A leader that comes back has lost what it had sent out but not synced. Leading on in
+        // the same term, it would put other entries under ids that its followers know.
+        enable_leader_restore: Some(false),
         // Turned on as soon as there is another member to hear or to wait for.
         enable_tick: false,
         ..Default::default()

@@ -92,12 +92,14 @@ impl Shared {
 pub struct Wal {
     shared: Arc<Shared>,
     jobs: mpsc::Sender<Job>,
+    margin_bytes: u64,
     /// Only in a simulation, where no thread waits for jobs.
     wake: Option<Arc<Notify>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
-/// Room for what Raft itself appends (votes, blank and membership entries, frame headers).
+/// Room for what Raft itself appends (votes, blank and membership entries, frame headers);
+/// less if segments are small.
 const MARGIN_BYTES: u64 = 64 << 10;
 
 impl Wal {
@@ -123,11 +125,18 @@ impl Wal {
             bytes_written: AtomicU64::new(0),
         });
         let (jobs, queue) = mpsc::channel();
+        let margin_bytes = MARGIN_BYTES.min(options.segment_bytes / 4);
         let writer = writer::Writer::new(shared.clone(), disk, options, recovered.tail)?;
         if let Background::Simulated(_) = background {
             let wake = Arc::new(Notify::new());
             tokio::spawn(writer.run_simulated(queue, wake.clone(), background.clone()));
-            return Ok(Self { shared, jobs, wake: Some(wake), thread: Mutex::new(None) });
+            return Ok(Self {
+                shared,
+                jobs,
+                margin_bytes,
+                wake: Some(wake),
+                thread: Mutex::new(None),
+            });
         }
         let thread = std::thread::Builder::new()
             .name("store-log".into())
@@ -137,7 +146,7 @@ impl Wal {
                 path: folder.to_owned(),
                 source,
             })?;
-        Ok(Self { shared, jobs, wake: None, thread: Mutex::new(Some(thread)) })
+        Ok(Self { shared, jobs, margin_bytes, wake: None, thread: Mutex::new(Some(thread)) })
     }
 
     /// Entries are readable when this returns, and on disk when `done` is called.
@@ -186,7 +195,7 @@ impl Wal {
     /// `Ok` if that many bytes can surely be written. If not, asks for more space, so that
     /// a later attempt finds it once there is some.
     pub fn admit(&self, bytes: u64) -> bool {
-        if self.shared.reserved.load(Ordering::Relaxed) >= bytes + MARGIN_BYTES {
+        if self.shared.reserved.load(Ordering::Relaxed) >= bytes + self.margin_bytes {
             return true;
         }
         if !self.shared.retrying.swap(true, Ordering::Relaxed) {
