@@ -113,3 +113,16 @@ fn nobody_anonymous_is_let_in() {
     let text = cluster.fails(&["--kubeconfig", &path, "get", "pods"]);
     assert!(text.contains("Unauthorized"), "{text}");
 }
+
+/// `skiff check | head -1`: nobody is bothered with a panic.
+#[test]
+fn a_reader_that_goes_away_ends_a_command_quietly() {
+    use std::os::unix::process::ExitStatusExt;
+    let mut command = std::process::Command::new(binary());
+    command.arg("check").stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("starts");
+    drop(child.stdout.take());
+    let done = child.wait_with_output().expect("ends");
+    assert_eq!(String::from_utf8_lossy(&done.stderr), "");
+    assert_eq!(done.status.signal(), Some(nix::sys::signal::Signal::SIGPIPE as i32));
+}

@@ -56,6 +56,9 @@ impl Admission {
     }
 }
 
+/// The unit in which a resource is counted.
+type Read = fn(&Quantity) -> i64;
+
 /// Whether the node's labels matter to the pod at all.
 pub fn asks_for_labels(pod: &Pod) -> bool {
     !pod.spec.node_selector.is_empty() || required_terms(&pod.spec).is_some()
@@ -78,7 +81,7 @@ fn check(
     if count + 1 > i64::from(capacity.pods) {
         return Err(lacks("pods", 1, count, i64::from(capacity.pods)));
     }
-    let resources: [(&str, i64, fn(&Quantity) -> i64); 2] = [
+    let resources: [(&str, i64, Read); 2] = [
         ("cpu", capacity.size.milli_cpu, Quantity::milli),
         ("memory", capacity.size.memory_bytes, Quantity::value),
     ];
@@ -106,7 +109,7 @@ fn check(
 }
 
 /// What the pod may need at one time: its containers and sidecars together, or its largest init container.
-fn request(spec: &PodSpec, name: &str, read: fn(&Quantity) -> i64) -> i64 {
+fn request(spec: &PodSpec, name: &str, read: Read) -> i64 {
     let of = |c: &Container| {
         let found = c.resources.requests.get(name).or_else(|| c.resources.limits.get(name));
         found.map_or(0, read)

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use super::Answer;
 use super::plan::Call;
 
 /// A plugin may wait for a lock or an address; it may not hang.
@@ -53,10 +54,7 @@ pub(super) async fn run(dirs: &[PathBuf], call: &Call) -> Result<Option<Value>, 
 
 /// As `run`, without a program. On a thread of its own: the call enters network namespaces, and a worker of the async
 /// runtime must never leave the host's.
-pub(super) async fn run_here(
-    answer: fn(&[(&'static str, String)], &[u8]) -> Result<Option<Value>, Value>,
-    call: &Call,
-) -> Result<Option<Value>, String> {
+pub(super) async fn run_here(answer: Answer, call: &Call) -> Result<Option<Value>, String> {
     let named = |why: String| format!("plugin type={:?} {} failed: {why}", call.kind, call.command);
     let (environment, input) = (call.environment.clone(), call.input.to_string());
     let (sender, receiver) = tokio::sync::oneshot::channel();

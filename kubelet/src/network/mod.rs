@@ -56,9 +56,13 @@ impl Default for Config {
 pub struct BuiltIn {
     /// What a configuration names as `type`.
     pub kind: &'static str,
-    /// Answers one call as the program would: environment and standard input in, its result or its error out.
-    pub answer: fn(&[(&'static str, String)], &[u8]) -> Result<Option<Value>, Value>,
+    pub answer: Answer,
 }
+
+/// Answers one call as a program would: environment and standard input in, its result or its error out.
+pub type Answer = fn(&Environment, &[u8]) -> Result<Option<Value>, Value>;
+/// Names and values of a call's variables.
+pub type Environment = [(&'static str, String)];
 
 /// The pod network of this node.
 pub struct Cni {

@@ -106,7 +106,12 @@ impl Core {
             self.connection.failed(format!("look at sandbox {sandbox_id}"), &status)
         };
         let gone = || RuntimeError::NotFound { kind: "sandbox", id: sandbox_id.to_owned() };
-        let (record, task) = tokio::join!(self.get_record(sandbox_id), self.get_task(sandbox_id));
+        let dir = self.container_dir(sandbox_id);
+        // A sandbox that pins its namespaces has no task to ask for.
+        let task = async {
+            if pins::are_there(&dir) { Ok(None) } else { self.get_task(sandbox_id).await }
+        };
+        let (record, task) = tokio::join!(self.get_record(sandbox_id), task);
         let (_, record) = record.map_err(failed)?.ok_or_else(gone)?;
         let Kind::Sandbox {
             network_namespace,
@@ -120,7 +125,6 @@ impl Core {
             return Err(gone());
         };
         let task = task.map_err(failed)?.filter(|task| task.status() == TaskStatus::Running);
-        let dir = self.container_dir(sandbox_id);
         let namespaces = match task {
             Some(task) => NamespaceSource::Process(task.pid),
             None if pins::are_there(&dir) => NamespaceSource::Pinned(dir),
