@@ -72,7 +72,7 @@ impl Encoder {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Decoder {
     what: &'static str,
     rest: Bytes,

@@ -12,12 +12,14 @@
 //! Locks are taken in the order hub, mvcc. Nothing waits while holding one, except for a
 //! value that has to be read from the engine.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{Notify, mpsc};
 
 use crate::background::Background;
 use crate::command::{Answer, Command, Outcome, Proposal};
+use crate::engine::index_file::{self, IndexEntry, SavedIndex};
 use crate::engine::worker::EngineQueue;
 use crate::engine::{Engine, EngineError, Meta};
 use crate::kv::{KeyValue, LeaseId, Revision, WatchMessage};
@@ -235,6 +237,27 @@ impl Core {
         Ok(())
     }
 
+    /// Saves the index beside the engine, which nobody writes any more. The next start does
+    /// without it, only slower, if this fails or finds that the two do not agree.
+    pub fn save_index(&self, engine: &Path) {
+        let mvcc = self.mvcc();
+        let meta = match self.engine.meta() {
+            Ok(Some(meta)) if meta.revision == mvcc.revision() && meta.digest == mvcc.digest() => {
+                meta
+            }
+            _ => return,
+        };
+        let entries = mvcc.index().versions().map(|(key, version, latest)| {
+            let lease = if latest { mvcc.leases().of(key) } else { 0 };
+            IndexEntry { key: key.clone(), version: *version, lease }
+        });
+        let mut entries: Vec<_> = entries.collect();
+        entries.sort_unstable_by_key(|entry| entry.version.rev);
+        if let Err(error) = index_file::save(engine, &meta, &entries) {
+            tracing::warn!(engine = %engine.display(), %error, "cannot save the index; the next start reads the whole engine");
+        }
+    }
+
     /// Up to which entry the current snapshot goes.
     pub fn snapshot_index(&self) -> Option<u64> {
         let header = self.snapshot_file()?.read().ok()?.header;
@@ -289,10 +312,11 @@ fn fill_engine(
     Ok(())
 }
 
-/// The state as the engine holds it; `None` if it is empty. An error means that it has to
-/// be rebuilt.
+/// The state as the engine holds it. An error means that it has to be rebuilt. `saved` is the
+/// index that was found to fit it, if there was one.
 pub fn load(
     engine: &dyn Engine,
+    saved: Option<SavedIndex>,
     recent_limit_bytes: usize,
 ) -> Result<(Mvcc, AppliedTo), EngineError> {
     let mut mvcc = Mvcc::new(recent_limit_bytes);
@@ -304,6 +328,22 @@ pub fn load(
             return Err(EngineError::Inconsistent);
         }
     }
+    match saved.filter(|saved| saved.meta == meta) {
+        Some(saved) => saved.read(|entry| {
+            mvcc.load_version(&entry.key, entry.version, entry.lease);
+        })?,
+        None => read_through(engine, &meta, &mut mvcc)?,
+    }
+    if mvcc.digest() != meta.digest {
+        return Err(EngineError::Inconsistent);
+    }
+    let applied = AppliedTo::decode(meta.applied.clone())?;
+    mvcc.finish_load(meta.revision, meta.compacted);
+    Ok((mvcc, applied))
+}
+
+/// Every record in order.
+fn read_through(engine: &dyn Engine, meta: &Meta, mvcc: &mut Mvcc) -> Result<(), EngineError> {
     let mut last = Rev::default();
     let mut ordered = true;
     engine.scan(Rev::default(), Rev::new(Revision::MAX, u32::MAX), &mut |rev, record| {
@@ -314,10 +354,5 @@ pub fn load(
         }
         ordered
     })?;
-    if !ordered || mvcc.digest() != meta.digest {
-        return Err(EngineError::Inconsistent);
-    }
-    let applied = AppliedTo::decode(meta.applied.clone())?;
-    mvcc.finish_load(meta.revision, meta.compacted);
-    Ok((mvcc, applied))
+    if ordered { Ok(()) } else { Err(EngineError::Inconsistent) }
 }

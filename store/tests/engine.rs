@@ -1,12 +1,15 @@
-//! The engine's queue: what it holds back, and when it lets go.
+//! The engine: what its queue holds back and when it lets go, and the index beside it.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::{Arc, Mutex};
 
 use skiff_store::background::Background;
+use skiff_store::engine::index_file::{self, IndexEntry};
+use skiff_store::engine::sled::SledEngine;
 use skiff_store::engine::worker::{EngineQueue, HOLD_LOG_BYTES};
 use skiff_store::engine::{Engine, EngineError, Meta, Visit};
 use skiff_store::kv::{LeaseId, Revision};
+use skiff_store::mvcc::index::Version;
 use skiff_store::mvcc::record::Record;
 use skiff_store::mvcc::revision::Rev;
 use skiff_store::mvcc::{ReadFault, Records, WriteBatch};
@@ -90,4 +93,56 @@ async fn small_batches_wait_for_each_other() {
     thread.unwrap().join().unwrap();
     let written = [(vec![5, 7], vec![3], 7), (vec![8, 9], vec![], 9), (vec![10], vec![], 10)];
     assert_eq!(*engine.0.lock().unwrap(), written);
+}
+
+fn entry(key: &'static str, main: Revision) -> IndexEntry {
+    let record = Record { key: key.into(), value: "v".into(), create: main, version: 1, lease: 7 };
+    let version = Version::of(Rev::first_of(main), &record);
+    IndexEntry { key: record.key, version, lease: 7 }
+}
+
+#[test]
+fn a_saved_index_is_used_once_and_only_beside_the_very_same_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("engine");
+    let meta = Meta { revision: 3, ..Meta::default() };
+    let record = Record::tombstone("k".into());
+    let write = |main| {
+        let engine = SledEngine::open(&path, 1 << 20).unwrap();
+        let puts = vec![(Rev::first_of(main), record.clone())];
+        engine.apply(WriteBatch { puts, ..WriteBatch::default() }, Some(&meta)).unwrap();
+        engine.flush().unwrap();
+        engine
+    };
+    let entries = [entry("a", 2), entry("b", 3)];
+    let engine = write(2);
+    index_file::save(&path, &meta, &entries).unwrap();
+    // Closing writes nothing more.
+    drop(engine);
+    let saved = index_file::take(&path).expect("it fits");
+    assert_eq!(saved.meta, meta);
+    let mut read = Vec::new();
+    saved.read(|entry| read.push(entry)).unwrap();
+    assert_eq!(read, entries);
+    assert!(index_file::take(&path).is_none(), "it is used once");
+
+    index_file::save(&path, &meta, &entries).unwrap();
+    drop(write(3));
+    assert!(index_file::take(&path).is_none(), "the engine has gone on");
+
+    index_file::save(&path, &meta, &entries).unwrap();
+    let db = path.join("db");
+    let mut bytes = std::fs::read(&db).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&db, bytes).unwrap();
+    assert!(index_file::take(&path).is_none(), "a bit of the engine is wrong");
+
+    index_file::save(&path, &meta, &entries).unwrap();
+    let index = dir.path().join("engine.index");
+    let mut bytes = std::fs::read(&index).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&index, bytes).unwrap();
+    assert!(index_file::take(&path).is_none(), "a bit of the index is wrong");
 }

@@ -6,6 +6,7 @@
 //! or not at all, and that batches vanish from the end only. If even that fails, the digest
 //! in its meta does not match its records, and it is thrown away and rebuilt.
 
+pub mod index_file;
 pub mod sled;
 pub mod worker;
 

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use super::record::Record;
 use super::revision::Rev;
 use crate::kv::{KeyRange, Revision};
 
@@ -32,6 +33,16 @@ pub struct Version {
 }
 
 impl Version {
+    pub fn of(rev: Rev, record: &Record) -> Self {
+        Self {
+            rev,
+            create: record.create,
+            version: record.version,
+            checksum: record.checksum(rev),
+            size: record.size(),
+        }
+    }
+
     pub fn is_tombstone(&self) -> bool {
         self.version == 0
     }
@@ -148,6 +159,14 @@ impl Index {
             versions.older[..newer].last()?
         };
         (!version.is_tombstone()).then_some(*version)
+    }
+
+    /// Every version of every key, tombstones too, and whether it is the key's latest.
+    pub fn versions(&self) -> impl Iterator<Item = (&Bytes, &Version, bool)> {
+        self.keys.iter().flat_map(|(key, versions)| {
+            let older = versions.older.iter().map(move |version| (key, version, false));
+            older.chain(std::iter::once((key, &versions.latest, true)))
+        })
     }
 
     /// Keys with any version, tombstones included.

@@ -13,7 +13,7 @@ use super::{Inner, OpenError, RaftHandle, Store, lease, snapshotter};
 use crate::config::{Config, InitialState};
 use crate::core::{self, Core};
 use crate::engine::worker::EngineQueue;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, index_file};
 use crate::mvcc::Mvcc;
 use crate::ports::Ports;
 use crate::raft::log::{LogStore, SoleVoter};
@@ -106,10 +106,15 @@ impl Store {
         }
         self.inner.core.queue.close().await;
         let engine_thread = lock(&self.engine_thread).take();
-        let wal = self.inner.wal.clone();
+        let (wal, core) = (self.inner.wal.clone(), self.inner.core.clone());
+        let engine = self.inner.config.data_dir.join("engine");
         let joined = self.inner.core.background.run("close", move || {
             wal.close();
-            engine_thread.is_none_or(|thread| thread.join().is_ok())
+            // A second call finds it gone, and the folder may be another's by then.
+            let Some(thread) = engine_thread else { return true };
+            let ended = thread.join().is_ok();
+            core.save_index(&engine);
+            ended
         });
         if !joined.await.unwrap_or(false) {
             tracing::error!("a thread of the store panicked");
@@ -165,8 +170,10 @@ fn open_storage(config: &Config, ports: &Ports, cluster_id: u64) -> Result<Stora
 type Opened = (Arc<dyn Engine>, Mvcc, AppliedTo);
 
 fn try_engine(path: &Path, ports: &Ports, config: &Config) -> Result<Opened, EngineError> {
+    // Before the engine is opened, which may write to its files.
+    let saved = index_file::take(path);
     let engine = (ports.open_engine)(path, config)?;
-    let (mvcc, applied) = core::load(&*engine, config.recent_bytes)?;
+    let (mvcc, applied) = core::load(&*engine, saved, config.recent_bytes)?;
     Ok((engine, mvcc, applied))
 }
 

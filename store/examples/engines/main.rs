@@ -1,0 +1,168 @@
+//! Two engines behind the same trait: sled, which the store uses, and redb beside it.
+//!
+//! ```text
+//! cargo run --release -p skiff-store --example engines -- [--overwrites 10000000] [--values 100000]
+//! ```
+//!
+//! Values of 1 KiB are written, then overwritten in random order with the old versions
+//! removed every 100,000, in batches as the engine's thread makes them. Printed: how long
+//! batches took, the disk at the end against the live data, and how long opening and reading
+//! everything took.
+
+mod redb;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use skiff_store::engine::sled::SledEngine;
+use skiff_store::engine::{Engine, Meta};
+use skiff_store::mvcc::WriteBatch;
+use skiff_store::mvcc::record::Record;
+use skiff_store::mvcc::revision::Rev;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+type Open = fn(&Path) -> Result<Box<dyn Engine>, Failure>;
+
+/// Records of a KiB that make the batch that the engine's thread holds back at most.
+const BATCH_RECORDS: usize = 256;
+const COMPACT_EVERY: u64 = 100_000;
+const VALUE_BYTES: usize = 1024;
+const CACHE_BYTES: u64 = 16 << 20;
+
+#[derive(Parser)]
+struct Args {
+    #[arg(long, default_value_t = 1_000_000)]
+    overwrites: u64,
+    #[arg(long, default_value_t = 100_000)]
+    values: u64,
+    #[arg(long, default_value = "/tmp")]
+    dir: PathBuf,
+}
+
+fn main() -> Result<(), Failure> {
+    let args = Args::parse();
+    let engines: [(&str, Open); 3] = [
+        ("sled", |path| Ok(Box::new(SledEngine::open(path, CACHE_BYTES)?))),
+        ("redb, synced every 64th batch", |path| Ok(Box::new(redb::RedbEngine::open(path, 64)?))),
+        ("redb, each batch synced", |path| Ok(Box::new(redb::RedbEngine::open(path, 1)?))),
+    ];
+    for (name, open) in engines {
+        let dir = args.dir.join(format!("skiff-engines-{}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        let outcome = measure(name, open, &dir, &args);
+        std::fs::remove_dir_all(&dir)?;
+        outcome?;
+    }
+    Ok(())
+}
+
+/// Feeds an engine as the store does.
+struct Feeder {
+    engine: Box<dyn Engine>,
+    batch: WriteBatch,
+    revision: i64,
+    times: Vec<Duration>,
+}
+
+impl Feeder {
+    fn put(&mut self, key: u64) -> Result<Rev, Failure> {
+        self.revision += 1;
+        let rev = Rev::first_of(self.revision);
+        let mut value = vec![0; VALUE_BYTES];
+        for (n, byte) in value.iter_mut().enumerate() {
+            // Not all the same, or compression would be measured.
+            *byte = (self.revision as usize * 31 + n * n) as u8;
+        }
+        let record = Record {
+            key: format!("/registry/pods/default/{key:09}").into(),
+            value: value.into(),
+            create: self.revision,
+            version: 1,
+            lease: 0,
+        };
+        self.batch.puts.push((rev, record));
+        if self.batch.puts.len() >= BATCH_RECORDS {
+            self.apply()?;
+        }
+        Ok(rev)
+    }
+
+    fn apply(&mut self) -> Result<(), Failure> {
+        let meta = Meta { revision: self.revision, ..Meta::default() };
+        let begin = Instant::now();
+        self.engine.apply(std::mem::take(&mut self.batch), Some(&meta))?;
+        self.times.push(begin.elapsed());
+        Ok(())
+    }
+}
+
+fn measure(name: &str, open: Open, dir: &Path, args: &Args) -> Result<(), Failure> {
+    let path = dir.join("engine");
+    let mut feeder = Feeder {
+        engine: open(&path)?,
+        batch: WriteBatch::default(),
+        revision: 1,
+        times: Vec::new(),
+    };
+    let cpu = cpu_seconds()?;
+    let begin = Instant::now();
+    let mut newest = Vec::new();
+    for key in 0..args.values {
+        newest.push(feeder.put(key)?);
+    }
+    let mut old = Vec::new();
+    let mut random = 1_u64;
+    for n in 1..=args.overwrites {
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let key = (random >> 33) % args.values;
+        let rev = feeder.put(key)?;
+        old.push(std::mem::replace(&mut newest[key as usize], rev));
+        if n % COMPACT_EVERY == 0 {
+            for some in old.chunks(4096) {
+                feeder.batch.removes.extend_from_slice(some);
+                feeder.apply()?;
+            }
+            old.clear();
+            eprint!("\r{name}: {n} overwrites   ");
+        }
+    }
+    feeder.apply()?;
+    feeder.engine.flush()?;
+    let (took, cpu) = (begin.elapsed(), cpu_seconds()? - cpu);
+    feeder.times.sort_unstable();
+    let at = |permille: usize| feeder.times[(feeder.times.len() - 1) * permille / 1000];
+    let live = args.values as f64 * VALUE_BYTES as f64;
+    let records = (args.values + args.overwrites) as f64;
+    println!(
+        "\r{name}: {took:.1?}, {:.1} us CPU a record, a batch p50 {:.1?} p99 {:.1?} max {:.1?}; disk {:.1} times the live data",
+        cpu * 1e6 / records,
+        at(500),
+        at(990),
+        at(1000),
+        feeder.engine.disk_bytes() as f64 / live,
+    );
+    drop(feeder);
+    let begin = Instant::now();
+    let engine = open(&path)?;
+    let opened = begin.elapsed();
+    let mut seen = 0;
+    let all = Rev::new(i64::MAX, u32::MAX);
+    engine.scan(Rev::default(), all, &mut |_, _| {
+        seen += 1;
+        true
+    })?;
+    println!("{name}: opened in {opened:.1?}, {seen} records read by {:.1?}", begin.elapsed());
+    Ok(())
+}
+
+fn cpu_seconds() -> Result<f64, Failure> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let after = stat.rsplit(')').next().ok_or("no stat")?;
+    let field = |n: usize| -> Result<f64, Failure> {
+        Ok(after.split_whitespace().nth(n).ok_or("short")?.parse()?)
+    };
+    // Clock ticks are hundredths of a second on Linux.
+    Ok((field(11)? + field(12)?) / 100.0)
+}
