@@ -119,7 +119,7 @@ fn measure(name: &str, open: Open, dir: &Path, args: &Args) -> Result<(), Failur
         let key = (random >> 33) % args.values;
         let rev = feeder.put(key)?;
         old.push(std::mem::replace(&mut newest[key as usize], rev));
-        if n % COMPACT_EVERY == 0 {
+        if n.is_multiple_of(COMPACT_EVERY) {
             for some in old.chunks(4096) {
                 feeder.batch.removes.extend_from_slice(some);
                 feeder.apply()?;

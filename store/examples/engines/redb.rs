@@ -51,7 +51,7 @@ impl Engine for RedbEngine {
     fn apply(&self, batch: WriteBatch, meta: Option<&Meta>) -> Result<(), EngineError> {
         let mut write = self.db.begin_write().map_err(failed)?;
         let count = self.batches.fetch_add(1, Ordering::Relaxed);
-        if count % self.sync_every != 0 {
+        if !count.is_multiple_of(self.sync_every) {
             write.set_durability(Durability::None).map_err(failed)?;
         }
         {
