@@ -1,6 +1,9 @@
 //! Measures the API server over its own store: pods created by many clients through gRPC with
 //! TLS, one list of all of them, and events to many watchers. Everything shares this machine,
 //! the clients too. `cargo run --release -p skiff-apiserver --example bench_api -- [pods] [clients]`
+//!
+//! Server and clients run on threads of their own, so that each side's CPU time can be told:
+//! on a busy machine that figure holds where the time on the clock does not.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,33 +19,83 @@ use skiff_kit::pki::{Ca, LEAF_LIFETIME, Request};
 use skiff_kit::tls::{ClientAuth, install_provider, server_config};
 use skiff_proto::resource::{CONFIG_MAPS, PODS, SERVICE_ACCOUNTS};
 use skiff_store::Store;
+use tokio::runtime::Builder;
 
 const WATCHERS: usize = 100;
 const WATCHED_CHANGES: usize = 500;
 const LISTS: usize = 20;
 
-#[tokio::main]
-async fn main() -> Result<()> {
+/// Threads of this name are the clients'; all others are the server's.
+const CLIENT_THREAD: &str = "bench-client";
+
+fn main() -> Result<()> {
     install_provider();
     let mut arguments = std::env::args().skip(1);
     let pods: usize = arguments.next().map_or(Ok(5000), |text| text.parse())?;
     let clients: usize = arguments.next().map_or(Ok(32), |text| text.parse())?;
 
+    let server = Builder::new_multi_thread().enable_all().build()?;
+    let client = Builder::new_multi_thread().thread_name(CLIENT_THREAD).enable_all().build()?;
     let dir = tempfile::tempdir()?;
-    let store = Store::open(skiff_store::Config::new("bench", dir.path())).await?;
-    let core = Core::new(store.clone(), Config::default()).await?;
-    let ca = Ca::load_or_create(dir.path(), "ca")?;
-    let endpoint = start(&core, &ca).await?;
-    let api = GrpcApi::connect(&endpoint).await?;
-    create_one(&api, &Target::all(&SERVICE_ACCOUNTS, "default"), account()).await?;
-
-    creates(&endpoint, pods, clients).await?;
-    lists(&api, pods).await?;
-    fan_out(&api).await?;
-
+    let (store, core, endpoint) = server.block_on(async {
+        let store = Store::open(skiff_store::Config::new("bench", dir.path())).await?;
+        let core = Core::new(store.clone(), Config::default()).await?;
+        let ca = Ca::load_or_create(dir.path(), "ca")?;
+        let endpoint = start(&core, &ca).await?;
+        anyhow::Ok((store, core, endpoint))
+    })?;
+    // Spawned, because what `block_on` polls would run on this thread, which counts as the server's.
+    let measured = client.spawn(async move {
+        let api = GrpcApi::connect(&endpoint).await?;
+        create_one(&api, &Target::all(&SERVICE_ACCOUNTS, "default"), account()).await?;
+        creates(&endpoint, pods, clients).await?;
+        lists(&api, pods).await?;
+        fan_out(&api).await
+    });
+    client.block_on(measured)??;
     core.config().shutdown.cancel();
-    store.shutdown().await;
+    server.block_on(store.shutdown());
     Ok(())
+}
+
+/// CPU time, user and system, of the server's and of the clients' threads.
+#[derive(Clone, Copy, Default)]
+struct Cpu {
+    server: Duration,
+    client: Duration,
+}
+
+impl Cpu {
+    /// What the threads that live have used so far, by the kernel's scheduler.
+    fn now() -> Result<Self> {
+        let mut used = Self::default();
+        for task in std::fs::read_dir("/proc/self/task").context("reading the threads")? {
+            let task = task?.path();
+            // A thread may end between the listing and here.
+            let (Ok(name), Ok(stat)) = (
+                std::fs::read_to_string(task.join("comm")),
+                std::fs::read_to_string(task.join("schedstat")),
+            ) else {
+                continue;
+            };
+            let ran = stat.split(' ').next().unwrap_or_default().parse().map(Duration::from_nanos);
+            let ran = ran.context("reading a thread's schedstat")?;
+            *(if name.trim_end() == CLIENT_THREAD {
+                &mut used.client
+            } else {
+                &mut used.server
+            }) += ran;
+        }
+        Ok(used)
+    }
+
+    /// Used since `before`, for each of `count` things.
+    fn each(before: Self, count: usize) -> Result<String> {
+        let now = Self::now()?;
+        let each = |now: Duration, before: Duration| (now - before).div_f64(count as f64);
+        let (server, client) = (each(now.server, before.server), each(now.client, before.client));
+        Ok(format!("CPU each: server {server:.1?}, client {client:.1?}"))
+    }
 }
 
 /// Serves the core on loopback; returns how an administrator reaches it.
@@ -77,7 +130,7 @@ async fn creates(endpoint: &Server, pods: usize, clients: usize) -> Result<()> {
     for _ in 0..clients {
         apis.push(GrpcApi::connect(endpoint).await?);
     }
-    let began = Instant::now();
+    let (began, cpu) = (Instant::now(), Cpu::now()?);
     let tasks = apis.into_iter().enumerate().map(|(client, api)| {
         tokio::spawn(async move {
             let target = Target::all(&PODS, "default");
@@ -95,9 +148,10 @@ async fn creates(endpoint: &Server, pods: usize, clients: usize) -> Result<()> {
         took.extend(task??);
     }
     let seconds = began.elapsed().as_secs_f64();
+    let cpu = Cpu::each(cpu, pods)?;
     took.sort();
     println!(
-        "creates     {:.0}/s ({pods} pods, {clients} clients; p50 {:?}, p99 {:?})",
+        "creates     {:.0}/s ({pods} pods, {clients} clients; p50 {:.1?}, p99 {:.1?}; {cpu})",
         pods as f64 / seconds,
         took[took.len() / 2],
         took[took.len() * 99 / 100],
@@ -109,6 +163,7 @@ async fn lists(api: &GrpcApi, pods: usize) -> Result<()> {
     let target = Target::all(&PODS, "default");
     let mut took: Vec<Duration> = Vec::new();
     let mut bytes = 0;
+    let cpu = Cpu::now()?;
     for _ in 0..LISTS {
         let began = Instant::now();
         let list = api.list(&target, &ListOptions::default()).await?;
@@ -118,10 +173,11 @@ async fn lists(api: &GrpcApi, pods: usize) -> Result<()> {
     }
     took.sort();
     println!(
-        "list        {:?} at the median, {:?} at best ({pods} pods, {} KiB)",
+        "list        {:.1?} at the median, {:.1?} at best ({pods} pods, {} KiB; {})",
         took[LISTS / 2],
         took[0],
-        bytes / 1024
+        bytes / 1024,
+        Cpu::each(cpu, LISTS)?,
     );
     Ok(())
 }
@@ -136,7 +192,7 @@ async fn fan_out(api: &GrpcApi) -> Result<()> {
         let options = WatchOptions { resource_version: version.clone(), ..WatchOptions::default() };
         watches.push(api.watch(&all, &options).await?);
     }
-    let began = Instant::now();
+    let (began, cpu) = (Instant::now(), Cpu::now()?);
     let watching = watches.into_iter().map(|watch| {
         tokio::spawn(async move {
             watch
@@ -161,8 +217,9 @@ async fn fan_out(api: &GrpcApi) -> Result<()> {
     }
     let seconds = began.elapsed().as_secs_f64();
     println!(
-        "watch       {:.0} events/s ({WATCHERS} watchers, {WATCHED_CHANGES} changes, {events} events)",
-        events as f64 / seconds
+        "watch       {:.0} events/s ({WATCHERS} watchers, {WATCHED_CHANGES} changes, {events} events; {})",
+        events as f64 / seconds,
+        Cpu::each(cpu, events)?,
     );
     Ok(())
 }
