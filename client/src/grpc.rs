@@ -9,13 +9,11 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use skiff_proto::grpc::api;
 use skiff_proto::grpc::api::api_client::ApiClient;
-use skiff_proto::object::{Index, IndexMeta};
-use skiff_proto::status::reason;
-use skiff_proto::{Object, Resource, Status};
+use skiff_proto::{Object, Status};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::api::*;
-use crate::scan;
+use crate::wire;
 
 /// A chunk of a list, or an event with the largest object the store takes.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
@@ -127,29 +125,24 @@ impl Api for GrpcApi {
 
     async fn discover(&self) -> Result<Vec<ResourceInfo>> {
         let kinds = self.client().discover(api::DiscoverRequest {}).await?.into_inner();
-        Ok(kinds.resources.into_iter().map(resource_info).collect())
+        Ok(kinds.resources.into_iter().map(wire::resource_info).collect())
     }
 
     async fn get(&self, target: &Target) -> Result<Arc<Object>> {
-        if !matches!(target.subresource.as_str(), "" | "status") {
-            return Err(Status::new(
-                reason::METHOD_NOT_ALLOWED,
-                "subresources are read over gRPC as part of their object",
-            ));
-        }
         let request = api::GetRequest {
-            resource: resource(&target.resource),
+            resource: wire::resource(&target.resource),
             namespace: target.namespace.clone(),
             name: target.name.clone(),
+            subresource: target.subresource.clone(),
         };
-        object(self.client().get(request).await?.into_inner())
+        wire::object(self.client().get(request).await?.into_inner())
     }
 
     async fn list(&self, target: &Target, options: &ListOptions) -> Result<List> {
         let mut fields = options.fields.clone();
         narrow(&mut fields, &target.name);
         let request = api::ListRequest {
-            resource: resource(&target.resource),
+            resource: wire::resource(&target.resource),
             namespace: target.namespace.clone(),
             label_selector: options.labels.to_string(),
             field_selector: fields.to_string(),
@@ -162,7 +155,7 @@ impl Api for GrpcApi {
         while let Some(chunk) = chunks.message().await? {
             list.items.reserve(chunk.items.len());
             for item in chunk.items {
-                list.items.push(object(item)?);
+                list.items.push(wire::object(item)?);
             }
             list.resource_version = chunk.resource_version;
             list.continue_token = chunk.continue_token;
@@ -179,7 +172,7 @@ impl Api for GrpcApi {
         let mut fields = options.fields.clone();
         narrow(&mut fields, &target.name);
         let request = api::WatchRequest {
-            resource: resource(&target.resource),
+            resource: wire::resource(&target.resource),
             namespace: target.namespace.clone(),
             label_selector: options.labels.to_string(),
             field_selector: fields.to_string(),
@@ -187,7 +180,7 @@ impl Api for GrpcApi {
             allow_bookmarks: options.allow_bookmarks,
         };
         let events = self.client().watch(request).await?.into_inner();
-        Ok(Box::pin(events.map(|message| event(message?))))
+        Ok(Box::pin(events.map(|message| wire::event(message?))))
     }
 
     async fn create(
@@ -197,15 +190,15 @@ impl Api for GrpcApi {
         options: &WriteOptions,
     ) -> Result<Arc<Object>> {
         let request = api::CreateRequest {
-            resource: resource(&target.resource),
+            resource: wire::resource(&target.resource),
             namespace: target.namespace.clone(),
             name: target.name.clone(),
             subresource: target.subresource.clone(),
             json,
             dry_run: options.dry_run,
-            field_validation: validation(options),
+            field_validation: wire::validation(options),
         };
-        object(self.client().create(request).await?.into_inner())
+        wire::object(self.client().create(request).await?.into_inner())
     }
 
     async fn update(
@@ -215,15 +208,15 @@ impl Api for GrpcApi {
         options: &WriteOptions,
     ) -> Result<Arc<Object>> {
         let request = api::UpdateRequest {
-            resource: resource(&target.resource),
+            resource: wire::resource(&target.resource),
             namespace: target.namespace.clone(),
             name: target.name.clone(),
             subresource: target.subresource.clone(),
             json,
             dry_run: options.dry_run,
-            field_validation: validation(options),
+            field_validation: wire::validation(options),
         };
-        object(self.client().update(request).await?.into_inner())
+        wire::object(self.client().update(request).await?.into_inner())
     }
 
     async fn patch(
@@ -239,27 +232,27 @@ impl Api for GrpcApi {
             Patch::Strategic(json) => (Type::Strategic, json),
         };
         let request = api::PatchRequest {
-            resource: resource(&target.resource),
+            resource: wire::resource(&target.resource),
             namespace: target.namespace.clone(),
             name: target.name.clone(),
             subresource: target.subresource.clone(),
             r#type: kind.into(),
             patch,
             dry_run: options.dry_run,
-            field_validation: validation(options),
+            field_validation: wire::validation(options),
         };
-        object(self.client().patch(request).await?.into_inner())
+        wire::object(self.client().patch(request).await?.into_inner())
     }
 
     async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Deleted> {
         let request = api::DeleteRequest {
-            resource: resource(&target.resource),
+            resource: wire::resource(&target.resource),
             namespace: target.namespace.clone(),
             name: target.name.clone(),
-            options: Some(delete_options(options)),
+            options: Some(wire::delete_options(options)),
         };
         let answer = self.client().delete(request).await?.into_inner();
-        let object = object(answer.object.unwrap_or_default())?;
+        let object = wire::object(answer.object.unwrap_or_default())?;
         Ok(if answer.gone { Deleted::Gone(object) } else { Deleted::Terminating(object) })
     }
 
@@ -270,14 +263,14 @@ impl Api for GrpcApi {
         options: &DeleteOptions,
     ) -> Result<Vec<Arc<Object>>> {
         let request = api::DeleteCollectionRequest {
-            resource: resource(&target.resource),
+            resource: wire::resource(&target.resource),
             namespace: target.namespace.clone(),
             label_selector: list.labels.to_string(),
             field_selector: list.fields.to_string(),
-            options: Some(delete_options(options)),
+            options: Some(wire::delete_options(options)),
         };
         let answer = self.client().delete_collection(request).await?.into_inner();
-        answer.items.into_iter().map(object).collect()
+        answer.items.into_iter().map(wire::object).collect()
     }
 
     async fn logs(&self, target: &Target, options: &LogOptions) -> Result<ByteStream> {
@@ -285,18 +278,10 @@ impl Api for GrpcApi {
             namespace: target.namespace.clone(),
             pod: target.name.clone(),
             container: options.container.clone(),
-            options: Some(api::LogOptions {
-                follow: options.follow,
-                previous: options.previous,
-                timestamps: options.timestamps,
-                tail_lines: options.tail_lines,
-                since_seconds: options.since_seconds,
-                since_time: options.since_time.clone(),
-                limit_bytes: options.limit_bytes,
-            }),
+            options: Some(wire::log_options(options)),
         };
         let chunks = self.client().logs(request).await?.into_inner();
-        Ok(Box::pin(chunks.map(|chunk| Ok(chunk?.data))))
+        Ok(wire::log_bytes(chunks, Status::from))
     }
 
     async fn exec(
@@ -305,7 +290,6 @@ impl Api for GrpcApi {
         options: &ExecOptions,
         input: ExecInputStream,
     ) -> Result<ExecOutputStream> {
-        use api::exec_output::Output;
         let start = api::ExecStart {
             namespace: target.namespace.clone(),
             pod: target.name.clone(),
@@ -315,62 +299,8 @@ impl Api for GrpcApi {
             tty: options.tty,
         };
         let output = self.client().exec(exec_input(start, input)).await?.into_inner();
-        Ok(Box::pin(output.filter_map(|message| async move {
-            Some(match message {
-                Ok(message) => Ok(match message.output? {
-                    Output::Stdout(bytes) => ExecOutput::Stdout(bytes),
-                    Output::Stderr(bytes) => ExecOutput::Stderr(bytes),
-                    Output::ExitCode(code) => ExecOutput::Exit(code),
-                }),
-                Err(error) => Err(Status::from(error)),
-            })
-        })))
+        Ok(wire::exec_output(output, Status::from))
     }
-}
-
-fn exec_input(
-    start: api::ExecStart,
-    input: ExecInputStream,
-) -> impl Stream<Item = api::ExecInput> + Send + 'static {
-    use api::exec_input::Input;
-    let wrap = |input| api::ExecInput { input: Some(input) };
-    let first = futures_util::stream::iter([wrap(Input::Start(start))]);
-    first.chain(input.map(move |input| {
-        wrap(match input {
-            ExecInput::Stdin(bytes) => Input::Stdin(bytes),
-            ExecInput::CloseStdin => Input::CloseStdin(true),
-            ExecInput::Resize { width, height } => {
-                Input::Resize(api::TerminalSize { width: width.into(), height: height.into() })
-            }
-        })
-    }))
-}
-
-/// The envelope names what a proxy needs; the rest of the index is read from `metadata` alone.
-fn object(wire: api::Object) -> Result<Arc<Object>> {
-    let broken = |error: serde_json::Error| {
-        Status::internal(format!(
-            "{} {:?} from the server is not readable: {error}",
-            wire.kind, wire.name
-        ))
-    };
-    let metadata = scan::member(&wire.json, "metadata").unwrap_or(b"{}");
-    let metadata: IndexMeta = serde_json::from_slice(metadata).map_err(broken)?;
-    let index = Index { api_version: wire.api_version, kind: wire.kind, metadata };
-    Ok(Arc::new(Object { json: wire.json, index }))
-}
-
-fn event(wire: api::WatchEvent) -> Result<WatchEvent> {
-    use api::watch_event::Type;
-    let kind = wire.r#type();
-    let wire = wire.object.unwrap_or_default();
-    Ok(match kind {
-        Type::Added => WatchEvent::Added(object(wire)?),
-        Type::Modified => WatchEvent::Modified(object(wire)?),
-        Type::Deleted => WatchEvent::Deleted(object(wire)?),
-        Type::Bookmark => WatchEvent::Bookmark { resource_version: wire.resource_version },
-        Type::Unspecified => return Err(Status::internal("an event without a type")),
-    })
 }
 
 /// A collection with a name is a collection of one; the wire says it as a field selector.
@@ -380,53 +310,10 @@ fn narrow(fields: &mut skiff_proto::FieldSelector, name: &str) {
     }
 }
 
-fn resource(resource: &Resource) -> Option<api::Resource> {
-    Some(api::Resource {
-        group: resource.group.to_string(),
-        version: resource.version.to_string(),
-        resource: resource.plural.to_string(),
-    })
-}
-
-fn resource_info(wire: api::ResourceInfo) -> ResourceInfo {
-    let resource = wire.resource.unwrap_or_default();
-    ResourceInfo {
-        resource: Resource {
-            group: resource.group.into(),
-            version: resource.version.into(),
-            plural: resource.resource.into(),
-        },
-        kind: wire.kind,
-        singular: wire.singular,
-        short_names: wire.short_names,
-        categories: wire.categories,
-        namespaced: wire.namespaced,
-        verbs: wire.verbs,
-        subresources: wire.subresources,
-    }
-}
-
-fn validation(options: &WriteOptions) -> i32 {
-    match options.field_validation {
-        FieldValidation::Strict => api::FieldValidation::Strict,
-        FieldValidation::Warn => api::FieldValidation::Warn,
-        FieldValidation::Ignore => api::FieldValidation::Ignore,
-    }
-    .into()
-}
-
-fn delete_options(options: &DeleteOptions) -> api::DeleteOptions {
-    let propagation = match options.propagation {
-        Propagation::Default => api::Propagation::Default,
-        Propagation::Background => api::Propagation::Background,
-        Propagation::Foreground => api::Propagation::Foreground,
-        Propagation::Orphan => api::Propagation::Orphan,
-    };
-    api::DeleteOptions {
-        grace_period_seconds: options.grace_period_seconds,
-        propagation: propagation.into(),
-        uid: options.uid.clone(),
-        resource_version: options.resource_version.clone(),
-        dry_run: options.dry_run,
-    }
+fn exec_input(
+    start: api::ExecStart,
+    input: ExecInputStream,
+) -> impl Stream<Item = api::ExecInput> + Send + 'static {
+    let start = futures_util::stream::iter([api::exec_input::Input::Start(start)]);
+    start.chain(input.map(Into::into)).map(|input| api::ExecInput { input: Some(input) })
 }

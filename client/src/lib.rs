@@ -13,6 +13,7 @@ pub mod kubeconfig;
 pub mod queue;
 pub mod scan;
 pub mod watcher;
+pub mod wire;
 
 pub use api::*;
 pub use cache::{Cache, Change};

@@ -6,10 +6,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use skiff_client::{
-    ByteStream, ExecInput, ExecInputStream, ExecOptions, ExecOutput, ExecOutputStream, LogOptions,
-};
-use skiff_proto::grpc::{api, node};
+use skiff_client::{ByteStream, ExecInputStream, ExecOptions, ExecOutputStream, LogOptions, wire};
+use skiff_proto::grpc::node;
 use skiff_proto::model::{ContainerStatus, Node, Pod};
 use skiff_proto::resource::{NODES, PODS};
 use skiff_proto::{Object, Status};
@@ -91,15 +89,7 @@ impl Core {
             pod: name.into(),
             uid: found.uid.clone(),
             container: found.container.clone(),
-            options: Some(api::LogOptions {
-                follow: options.follow,
-                previous: options.previous,
-                timestamps: options.timestamps,
-                tail_lines: options.tail_lines,
-                since_seconds: options.since_seconds,
-                since_time: options.since_time.clone(),
-                limit_bytes: options.limit_bytes,
-            }),
+            options: Some(wire::log_options(options)),
         };
         let answer = kubelet.logs(request).await.map_err(|error| {
             let status = backend(error);
@@ -109,7 +99,7 @@ impl Core {
                 _ => status,
             }
         })?;
-        Ok(Box::pin(answer.into_inner().map(|chunk| chunk.map(|c| c.data).map_err(backend))))
+        Ok(wire::log_bytes(answer.into_inner(), backend))
     }
 
     pub(super) async fn exec(
@@ -145,18 +135,7 @@ impl Core {
             tty: options.tty,
         };
         let answer = kubelet.exec(exec_input(start, input)).await.map_err(backend)?;
-        let output = answer.into_inner().filter_map(|message| async move {
-            use api::exec_output::Output;
-            Some(match message.map_err(backend) {
-                Ok(message) => Ok(match message.output? {
-                    Output::Stdout(bytes) => ExecOutput::Stdout(bytes),
-                    Output::Stderr(bytes) => ExecOutput::Stderr(bytes),
-                    Output::ExitCode(code) => ExecOutput::Exit(code),
-                }),
-                Err(status) => Err(status),
-            })
-        });
-        Ok(Box::pin(output))
+        Ok(wire::exec_output(answer.into_inner(), backend))
     }
 
     async fn container(
@@ -189,18 +168,8 @@ fn exec_input(
     start: node::NodeExecStart,
     input: ExecInputStream,
 ) -> impl Stream<Item = node::NodeExecInput> + Send + 'static {
-    use node::node_exec_input::Input;
-    let wrap = |input| node::NodeExecInput { input: Some(input) };
-    let first = futures_util::stream::iter([wrap(Input::Start(start))]);
-    first.chain(input.map(move |input| {
-        wrap(match input {
-            ExecInput::Stdin(bytes) => Input::Stdin(bytes),
-            ExecInput::CloseStdin => Input::CloseStdin(true),
-            ExecInput::Resize { width, height } => {
-                Input::Resize(api::TerminalSize { width: width.into(), height: height.into() })
-            }
-        })
-    }))
+    let start = futures_util::stream::iter([node::node_exec_input::Input::Start(start)]);
+    start.chain(input.map(Into::into)).map(|input| node::NodeExecInput { input: Some(input) })
 }
 
 fn backend(error: tonic::Status) -> Status {

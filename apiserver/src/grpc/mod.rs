@@ -90,7 +90,7 @@ impl Service for Face {
         let caller = self.caller(&request)?;
         let r = request.into_inner();
         let target =
-            convert::target(r.resource, r.namespace, r.name, String::new()).map_err(wire)?;
+            convert::target(r.resource, r.namespace, r.name, r.subresource).map_err(wire)?;
         let object = caller.get(&target).await.map_err(wire)?;
         Ok(Response::new(convert::object(&object)))
     }
