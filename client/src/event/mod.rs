@@ -1,21 +1,23 @@
 //! Recording Events, best effort: an event that cannot be written is logged, never an error.
-//! Repeats of one event raise its count instead of making a new object.
+//! Repeats of one event raise its count instead of making a new object, similar ones are
+//! combined, and one object cannot flood the cluster with events (`correlate`).
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+mod correlate;
+mod recent;
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use skiff_proto::model::{Event, EventSource};
-use skiff_proto::{Object, ObjectMeta, ObjectReference, Timestamp, resource};
+use skiff_proto::{Object, ObjectMeta, ObjectReference, Status, Timestamp, resource};
 use tokio::sync::mpsc;
 
 use crate::api::{Api, Patch, Target, WriteOptions};
+use correlate::{Correlator, Outcome};
 
 /// Events waiting to be written; what comes above is dropped and counted in the log.
 const QUEUE_EVENTS: usize = 1024;
-/// Distinct events remembered for counting repeats.
-const REMEMBERED_EVENTS: usize = 4096;
 
 #[derive(Clone)]
 pub struct Recorder {
@@ -90,55 +92,45 @@ pub fn reference(object: &Object) -> ObjectReference {
     }
 }
 
-/// What makes two events the same.
-type Sameness = (String, String, String, String);
-
+/// Writes what the correlator lets through, one after the other.
 async fn write(api: Arc<dyn Api>, mut receiver: mpsc::Receiver<Event>) {
-    let known: Mutex<HashMap<Sameness, (String, i32)>> = Mutex::default();
+    let mut correlator = Correlator::default();
     while let Some(event) = receiver.recv().await {
-        let same = (
-            event.involved_object.uid.clone(),
-            event.involved_object.field_path.clone(),
-            event.reason.clone(),
-            event.message.clone(),
-        );
-        let repeat = known.lock().unwrap_or_else(|p| p.into_inner()).get(&same).cloned();
-        let written = match repeat {
-            Some((name, count)) => raise(&*api, &event, &name, count + 1).await,
-            None => None,
+        let (event, known, is_raise) = match correlator.observe(event, Instant::now()) {
+            Outcome::Drop => continue,
+            Outcome::Create(event, known) => (event, known, false),
+            Outcome::Raise(event, known) => (event, known, true),
         };
-        let written = match written {
-            Some(written) => Some(written),
-            None => create(&*api, &event).await,
+        let result = match is_raise {
+            true => raise(&*api, &event).await,
+            false => create(&*api, &event).await,
         };
-        if let Some(written) = written {
-            let mut known = known.lock().unwrap_or_else(|p| p.into_inner());
-            if known.len() >= REMEMBERED_EVENTS {
-                known.clear();
+        match result {
+            Ok(()) => correlator.written(known, &event),
+            Err(status) => {
+                tracing::debug!(about = event.involved_object.name, "event not written: {status}");
             }
-            known.insert(same, written);
         }
     }
 }
 
-async fn raise(api: &dyn Api, event: &Event, name: &str, count: i32) -> Option<(String, i32)> {
-    let patch = serde_json::json!({"count": count, "lastTimestamp": event.last_timestamp});
-    let target = Target::one(&resource::EVENTS, &event.metadata.namespace, name);
+/// Tells that an event happened again. One that has expired meanwhile is made anew.
+async fn raise(api: &dyn Api, event: &Event) -> Result<(), Status> {
+    let patch = serde_json::json!({
+        "count": event.count, "lastTimestamp": event.last_timestamp, "message": event.message,
+    });
+    let target = Target::one(&resource::EVENTS, &event.metadata.namespace, &event.metadata.name);
     let patch = Patch::Merge(Bytes::from(patch.to_string()));
-    api.patch(&target, patch, &WriteOptions::default()).await.ok()?;
-    Some((name.to_owned(), count))
+    match api.patch(&target, patch, &WriteOptions::default()).await {
+        Err(status) if status.is_not_found() => create(api, event).await,
+        other => other.map(drop),
+    }
 }
 
-async fn create(api: &dyn Api, event: &Event) -> Option<(String, i32)> {
-    let mut json = serde_json::to_value(event).ok()?;
+async fn create(api: &dyn Api, event: &Event) -> Result<(), Status> {
+    let mut json = serde_json::to_value(event).map_err(Status::internal)?;
     json["apiVersion"] = "v1".into();
     json["kind"] = "Event".into();
     let target = Target::all(&resource::EVENTS, &event.metadata.namespace);
-    match api.create(&target, Bytes::from(json.to_string()), &WriteOptions::default()).await {
-        Ok(object) => Some((object.name().to_owned(), 1)),
-        Err(status) => {
-            tracing::debug!(about = event.involved_object.name, "event not written: {status}");
-            None
-        }
-    }
+    api.create(&target, Bytes::from(json.to_string()), &WriteOptions::default()).await.map(drop)
 }
