@@ -3,6 +3,7 @@
 //! actions) and `driver` carries out. They share one cache a resource, and they meet each
 //! other only through the API.
 
+mod adoption;
 mod caches;
 mod conditions;
 mod config;

@@ -1,6 +1,5 @@
 //! Carries out Deployment plans, and wakes the Deployments that a change concerns.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -15,9 +14,9 @@ use super::plan::{self, Action, Observed, Plan, SetUpdate};
 use super::set::REVISION;
 use super::sizes::is_recreate;
 use super::{progress, template};
+use crate::adoption;
 use crate::caches::pod::{Pod, PodView, controller_of};
 use crate::caches::{Caches, term};
-use crate::ownership;
 use crate::timers::Timers;
 use crate::worker::Reconcile;
 use crate::write::{Failure, Result, Writer, set_meta};
@@ -49,18 +48,15 @@ impl DeploymentController {
     }
 
     fn set_changed(&self, change: &Change<'_, ReplicaSet>) {
-        let mut orphan = change.new.filter(|set| controller_of(&set.object).is_none());
         for set in change.old.iter().chain(&change.new) {
             if let Some(owner) = controller_of(&set.object).filter(|o| o.kind == "Deployment") {
                 self.queue.add(ObjectKey::new(&*change.key.namespace, &*owner.name));
             }
         }
-        let Some(set) = orphan.take().filter(|set| !set.object.labels().is_empty()) else { return };
-        for deployment in self.caches.deployments.by(&term::namespace(&change.key.namespace)) {
-            let selector = deployment.value.spec.selector.compile();
-            if selector.is_ok_and(|s| !s.is_empty() && s.matches(set.object.labels())) {
-                self.queue.add(deployment.object.key());
-            }
+        let Some(set) = change.new else { return };
+        let deployments = &self.caches.deployments;
+        for key in adoption::adopters(deployments, &set.object, |d| &d.spec.selector) {
+            self.queue.add(key);
         }
     }
 
@@ -80,16 +76,6 @@ impl DeploymentController {
         let set = self.caches.replica_sets.get(&ObjectKey::new(namespace, &*owner.name))?;
         let owner = controller_of(&set.object).filter(|owner| owner.kind == "Deployment")?;
         self.caches.deployments.get(&ObjectKey::new(namespace, &*owner.name))
-    }
-
-    fn candidates(&self, deployment: &Entry<Deployment>) -> Vec<Entry<ReplicaSet>> {
-        // Orphans first: one that is adopted in between is then seen twice, not missed.
-        let orphans = term::orphans(deployment.object.namespace());
-        let mut sets = self.caches.replica_sets.by(&orphans);
-        sets.extend(self.caches.replica_sets.by(&term::owner(deployment.object.uid())));
-        let mut seen = HashSet::new();
-        sets.retain(|set| seen.insert(set.object.key()));
-        sets
     }
 
     fn running_sets(
@@ -119,11 +105,16 @@ impl DeploymentController {
         let mut latest = deployment.object.clone();
         for action in actions {
             match action {
-                Action::Adopt(name) => self.adopt(&deployment.object, &name).await?,
+                Action::Adopt(name) => {
+                    let set = self.set(&latest, &name)?;
+                    let owner = (&resource::DEPLOYMENTS, &*deployment.object);
+                    let set = (&resource::REPLICA_SETS, &*set.object);
+                    adoption::adopt(&self.writer, owner, set).await?;
+                }
                 Action::Release(name) => {
                     let set = self.set(&latest, &name)?;
-                    let edit = |v: &mut Value| ownership::release(v, latest.uid());
-                    self.writer.update(&resource::REPLICA_SETS, &set.object, edit).await?;
+                    let sets = &resource::REPLICA_SETS;
+                    adoption::release(&self.writer, &latest, sets, &set.object).await?;
                 }
                 Action::CreateSet { name, replicas, object } => {
                     self.create_set(deployment, &name, replicas, &object).await?;
@@ -151,19 +142,6 @@ impl DeploymentController {
     async fn write_status(&self, deployment: &Object, status: &DeploymentStatus) -> Result<()> {
         let edit = |value: &mut Value| value["status"] = json!(status);
         self.writer.update_status(&resource::DEPLOYMENTS, deployment, edit).await?;
-        Ok(())
-    }
-
-    /// Asks the server first: a Deployment that is being removed adopts nothing.
-    async fn adopt(&self, deployment: &Object, name: &str) -> Result<()> {
-        let target = Target::of(&resource::DEPLOYMENTS, deployment);
-        let live = self.writer.get(&target).await?;
-        if live.uid() != deployment.uid() || live.is_terminating() {
-            return Err(Failure::Waiting(format!("deployment {} to go", deployment.key())));
-        }
-        let set = self.set(deployment, name)?;
-        let edit = |value: &mut Value| ownership::adopt(value, deployment);
-        self.writer.update(&resource::REPLICA_SETS, &set.object, edit).await?;
         Ok(())
     }
 
@@ -270,7 +248,7 @@ impl Reconcile for DeploymentController {
             .selector
             .compile()
             .map_err(|error| Failure::Selector { object: key.clone(), error })?;
-        let candidates = self.candidates(&deployment);
+        let candidates = adoption::candidates(&self.caches.replica_sets, &deployment.object);
         let running_sets = self.running_sets(&deployment, &candidates);
         let observed = Observed {
             deployment: &deployment,

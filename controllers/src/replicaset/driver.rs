@@ -1,6 +1,5 @@
 //! Carries out ReplicaSet plans, and wakes the sets that a change concerns.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -15,9 +14,9 @@ use tokio::time::Instant;
 use super::expectations::Expectations;
 use super::plan::{self, Action, Observed, Plan};
 use super::status;
+use crate::adoption;
 use crate::caches::pod::{Pod, PodView, controller_of};
 use crate::caches::{Caches, term};
-use crate::ownership;
 use crate::timers::Timers;
 use crate::worker::Reconcile;
 use crate::write::{Failure, Result, Writer};
@@ -93,31 +92,11 @@ impl ReplicaSetController {
             self.queue.add(ObjectKey::new(&*change.key.namespace, name));
         }
         if let (None, Some(pod)) = (&after, change.new) {
-            self.wake_adopters(pod);
-        }
-    }
-
-    /// A pod without a controller: every set that would match it looks at it.
-    fn wake_adopters(&self, pod: &Pod) {
-        if controller_of(&pod.object).is_some() || pod.object.labels().is_empty() {
-            return;
-        }
-        let namespace = pod.object.namespace();
-        for set in self.caches.replica_sets.by(&term::namespace(namespace)) {
-            let selector = set.value.spec.selector.compile();
-            if selector.is_ok_and(|s| !s.is_empty() && s.matches(pod.object.labels())) {
-                self.queue.add(set.object.key());
+            let sets = &self.caches.replica_sets;
+            for key in adoption::adopters(sets, &pod.object, |set| &set.spec.selector) {
+                self.queue.add(key);
             }
         }
-    }
-
-    fn candidates(&self, set: &Entry<ReplicaSet>) -> Vec<Pod> {
-        // Orphans first: one that is adopted in between is then seen twice, not missed.
-        let mut pods = self.caches.pods.by(&term::orphans(set.object.namespace()));
-        pods.extend(self.caches.pods.by(&term::owner(set.object.uid())));
-        let mut seen = HashSet::new();
-        pods.retain(|pod| seen.insert(pod.object.key()));
-        pods
     }
 
     /// The pods of all sets with the same controller, this one included.
@@ -137,8 +116,19 @@ impl ReplicaSetController {
     ) -> std::result::Result<(), (&'static str, Failure)> {
         for action in actions {
             match action {
-                Action::Adopt(key) => self.adopt(set, &key).await.map_err(|f| ("", f))?,
-                Action::Release(key) => self.release(set, &key).await.map_err(|f| ("", f))?,
+                Action::Adopt(key) => {
+                    let Some(pod) = self.caches.pods.get(&key) else { continue };
+                    let owner = (&resource::REPLICA_SETS, &*set.object);
+                    let pod = (&resource::PODS, &*pod.object);
+                    let adopted = adoption::adopt(&self.writer, owner, pod);
+                    adopted.await.map_err(|f| ("", f))?;
+                }
+                Action::Release(key) => {
+                    let Some(pod) = self.caches.pods.get(&key) else { continue };
+                    let pods = &resource::PODS;
+                    let released = adoption::release(&self.writer, &set.object, pods, &pod.object);
+                    released.await.map_err(|f| ("", f))?;
+                }
                 Action::Create(count) => {
                     self.create(set, count).await.map_err(|f| ("FailedCreate", f))?;
                 }
@@ -147,26 +137,6 @@ impl ReplicaSetController {
                 }
             }
         }
-        Ok(())
-    }
-
-    /// Asks the server first: a set that is being removed, or another of its name, adopts nothing.
-    async fn adopt(&self, set: &Entry<ReplicaSet>, pod: &ObjectKey) -> Result<()> {
-        let target = Target::of(&resource::REPLICA_SETS, &set.object);
-        let live = self.writer.get(&target).await?;
-        if live.uid() != set.object.uid() || live.is_terminating() {
-            return Err(Failure::Waiting(format!("replica set {} to go", set.object.key())));
-        }
-        let Some(pod) = self.caches.pods.get(pod) else { return Ok(()) };
-        let edit = |value: &mut serde_json::Value| ownership::adopt(value, &set.object);
-        self.writer.update(&resource::PODS, &pod.object, edit).await?;
-        Ok(())
-    }
-
-    async fn release(&self, set: &Entry<ReplicaSet>, pod: &ObjectKey) -> Result<()> {
-        let Some(pod) = self.caches.pods.get(pod) else { return Ok(()) };
-        let edit = |value: &mut serde_json::Value| ownership::release(value, set.object.uid());
-        self.writer.update(&resource::PODS, &pod.object, edit).await?;
         Ok(())
     }
 
@@ -276,7 +246,7 @@ impl Reconcile for ReplicaSetController {
             .compile()
             .map_err(|error| Failure::Selector { object: key.clone(), error })?;
         let now = SystemTime::now();
-        let candidates = self.candidates(&set);
+        let candidates = adoption::candidates(&self.caches.pods, &set.object);
         let observed = Observed { set: &set, selector: &selector, candidates, settled, now };
         let Plan { actions, mut status, recheck } = plan::plan(observed, || self.related(&set));
         self.timers.set(key, recheck);
