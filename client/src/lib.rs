@@ -12,6 +12,8 @@ pub mod grpc;
 pub mod kubeconfig;
 pub mod queue;
 pub mod scan;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod watcher;
 pub mod wire;
 

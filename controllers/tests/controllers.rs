@@ -1,19 +1,14 @@
 //! All controllers together against an API: from a Deployment to endpoints, through
 //! rollouts and removals, with watches that are late.
 
-// `Status` is what the `Api` trait fails with.
-#![allow(clippy::result_large_err)]
-
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use skiff_client::api::*;
+use skiff_client::testing::{FakeApi, SERVED};
 use skiff_controllers::{Config, run};
 use skiff_proto::{Resource, Timestamp, resource};
-use support::FakeApi;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -26,9 +21,9 @@ struct Cluster {
 
 impl Cluster {
     async fn start(lag: u64, config: Config) -> Self {
-        let api = FakeApi::new(Duration::from_millis(lag));
+        let api = FakeApi::late(Duration::from_millis(lag));
         let stop = CancellationToken::new();
-        api.make(&resource::NAMESPACES, object("Namespace", "", "shop", json!({}))).await;
+        api.put(&resource::NAMESPACES, object("Namespace", "", "shop", json!({})));
         let (sender, ready) = tokio::sync::oneshot::channel();
         let (core, token) = (api.clone(), stop.clone());
         let controllers = tokio::spawn(async move {
@@ -74,7 +69,7 @@ fn deployment(replicas: i32) -> Value {
     )
 }
 
-/// Runs what is not running, and ends what is asked to go.
+/// Schedules and runs what is not running, and ends what is asked to go.
 async fn kubelet(api: Arc<FakeApi>, stop: CancellationToken) {
     let mut number = 0;
     while !stop.is_cancelled() {
@@ -85,13 +80,14 @@ async fn kubelet(api: Arc<FakeApi>, stop: CancellationToken) {
                 let now =
                     DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
                 let _ = api.delete(&target, &now).await;
-            } else if pod["status"]["phase"].is_null() {
+            } else if pod["status"]["phase"] == "Pending" {
                 number += 1;
-                let mut new = pod.clone();
-                if new["spec"]["nodeName"].is_null() {
-                    new["spec"]["nodeName"] = "n1".into();
-                }
-                let _ = api.update(&target, new.to_string().into(), &WriteOptions::default()).await;
+                let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {},
+                                     "target": {"kind": "Node", "name": "n1"}});
+                let binding = binding.to_string().into();
+                let bind = target.clone().subresource("binding");
+                // One that has a node already refuses.
+                let _ = api.create(&bind, binding, &WriteOptions::default()).await;
                 let Ok(bound) = api.get(&target).await else { continue };
                 let mut new: Value = bound.parse().expect("json");
                 new["status"] = json!({"phase": "Running", "podIP": format!("10.42.0.{number}"),
@@ -104,10 +100,10 @@ async fn kubelet(api: Arc<FakeApi>, stop: CancellationToken) {
     }
 }
 
-async fn node(api: &FakeApi, name: &str) {
+fn node(api: &FakeApi, name: &str) {
     let mut node = object("Node", "", name, json!({}));
     node["status"] = json!({"conditions": [{"type": "Ready", "status": "True"}]});
-    api.make(&resource::NODES, node).await;
+    api.put(&resource::NODES, node);
 }
 
 fn web() -> Target {
@@ -148,10 +144,10 @@ async fn a_deployment_comes_rolls_scales_and_goes() {
     // Late watches: nothing may be made twice because a cache does not show it yet.
     let cluster = Cluster::start(3, Config::default()).await;
     let api = &cluster.api;
-    node(api, "n1").await;
+    node(api, "n1");
     let service = json!({"clusterIP": "10.43.0.9", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]});
-    api.make(&resource::SERVICES, object("Service", "shop", "web", service)).await;
-    api.make(&resource::DEPLOYMENTS, deployment(5)).await;
+    api.put(&resource::SERVICES, object("Service", "shop", "web", service));
+    api.put(&resource::DEPLOYMENTS, deployment(5));
     api.until("five pods run", |api| available(api) == 5 && is_done(api, "v1")).await;
     assert_eq!(api.created(&resource::REPLICA_SETS), 1);
     assert_eq!(api.created(&resource::PODS), 5);
@@ -164,8 +160,7 @@ async fn a_deployment_comes_rolls_scales_and_goes() {
     })
     .await;
 
-    api.edit(&web(), |d| d["spec"]["template"]["spec"]["containers"][0]["image"] = "v2".into())
-        .await;
+    api.edit(&web(), |d| d["spec"]["template"]["spec"]["containers"][0]["image"] = "v2".into());
     api.until("the new image everywhere", |api| is_done(api, "v2") && available(api) == 5).await;
     assert_eq!(api.created(&resource::PODS), 10);
     assert_eq!(
@@ -173,7 +168,7 @@ async fn a_deployment_comes_rolls_scales_and_goes() {
         "2"
     );
 
-    api.edit(&web(), |d| d["spec"]["replicas"] = 2.into()).await;
+    api.edit(&web(), |d| d["spec"]["replicas"] = 2.into());
     api.until("two pods", |api| api.count(&resource::PODS) == 2 && available(api) == 2).await;
     api.until("two addresses", |api| addresses(api) == 2).await;
 
@@ -191,7 +186,7 @@ async fn a_deployment_comes_rolls_scales_and_goes() {
 async fn events_tell_what_was_done() {
     let cluster = Cluster::start(0, Config::default()).await;
     let api = &cluster.api;
-    api.make(&resource::DEPLOYMENTS, deployment(1)).await;
+    api.put(&resource::DEPLOYMENTS, deployment(1));
     api.until("one pod runs", |api| is_done(api, "v1") && available(api) == 1).await;
     let set =
         api.all(&resource::REPLICA_SETS)[0]["metadata"]["name"].as_str().expect("named").to_owned();
@@ -211,17 +206,17 @@ async fn events_tell_what_was_done() {
 async fn pods_are_adopted_released_and_replaced() {
     let cluster = Cluster::start(1, Config::default()).await;
     let api = &cluster.api;
-    node(api, "n1").await;
+    node(api, "n1");
     let mut orphan = object("Pod", "shop", "orphan", json!({"containers": []}));
     orphan["metadata"]["labels"] = json!({"app": "web"});
-    api.make(&resource::PODS, orphan).await;
+    api.put(&resource::PODS, orphan);
     // An endpoint tells that the controllers have seen the pod.
     let service = json!({"clusterIP": "None", "selector": {"app": "web"}});
-    api.make(&resource::SERVICES, object("Service", "shop", "web", service)).await;
+    api.put(&resource::SERVICES, object("Service", "shop", "web", service));
     api.until("the orphan is seen", |api| addresses(api) == 1).await;
     let mut set = object("ReplicaSet", "shop", "web", deployment(2)["spec"].clone());
     set["spec"]["replicas"] = 2.into();
-    api.make(&resource::REPLICA_SETS, set).await;
+    api.put(&resource::REPLICA_SETS, set);
     let ready = |api: &FakeApi| api.all(&resource::REPLICA_SETS)[0]["status"]["readyReplicas"] == 2;
     api.until("two pods, one adopted", |api| {
         api.all(&resource::REPLICA_SETS)[0]["status"]["readyReplicas"] == 2
@@ -229,7 +224,7 @@ async fn pods_are_adopted_released_and_replaced() {
     .await;
     assert_eq!(api.count(&resource::PODS), 2);
     let orphan = Target::one(&resource::PODS, "shop", "orphan");
-    api.edit(&orphan, |pod| pod["metadata"]["labels"] = json!({"app": "debug"})).await;
+    api.edit(&orphan, |pod| pod["metadata"]["labels"] = json!({"app": "debug"}));
     api.until("another takes its place", |api| api.count(&resource::PODS) == 3 && ready(api)).await;
     let released = api.get(&orphan).await.expect("it stays");
     assert!(released.index.metadata.owner_references.is_empty());
@@ -240,8 +235,8 @@ async fn pods_are_adopted_released_and_replaced() {
 async fn foreground_goes_last_and_orphans_stay() {
     let cluster = Cluster::start(1, Config::default()).await;
     let api = &cluster.api;
-    node(api, "n1").await;
-    api.make(&resource::DEPLOYMENTS, deployment(3)).await;
+    node(api, "n1");
+    api.put(&resource::DEPLOYMENTS, deployment(3));
     api.until("three pods run", |api| is_done(api, "v1") && available(api) == 3).await;
     let how = |propagation| DeleteOptions { propagation, ..DeleteOptions::default() };
     api.delete(&web(), &how(Propagation::Orphan)).await.expect("deleted");
@@ -262,22 +257,26 @@ async fn a_namespace_is_emptied_and_removed() {
     let config = Config { root_ca_pem: Some("pem".into()), ..Config::default() };
     let cluster = Cluster::start(1, config).await;
     let api = &cluster.api;
-    node(api, "n1").await;
+    node(api, "n1");
+    let there = |api: &FakeApi, resource: &Resource, name: &str| {
+        !api.value(resource, "shop", name).is_null()
+    };
     api.until("it has its account and CA", |api| {
-        api.count(&resource::SERVICE_ACCOUNTS) == 1 && api.count(&resource::CONFIG_MAPS) == 1
+        there(api, &resource::SERVICE_ACCOUNTS, "default")
+            && there(api, &resource::CONFIG_MAPS, "kube-root-ca.crt")
     })
     .await;
-    api.make(&resource::DEPLOYMENTS, deployment(3)).await;
+    api.put(&resource::DEPLOYMENTS, deployment(3));
     api.until("three pods run", |api| is_done(api, "v1") && available(api) == 3).await;
     let account = Target::one(&resource::SERVICE_ACCOUNTS, "shop", "default");
     api.delete(&account, &DeleteOptions::default()).await.expect("deleted");
-    api.until("it is given back", |api| api.count(&resource::SERVICE_ACCOUNTS) == 1).await;
+    api.until("it is given back", |api| there(api, &resource::SERVICE_ACCOUNTS, "default")).await;
     let shop = Target::one(&resource::NAMESPACES, "", "shop");
     api.delete(&shop, &DeleteOptions::default()).await.expect("deleted");
-    api.until("it is gone", |api| empty(api, &[&resource::NAMESPACES])).await;
-    for (resource, _, namespaced) in support::served() {
+    api.until("it is gone", |api| api.value(&resource::NAMESPACES, "", "shop").is_null()).await;
+    for served in SERVED.iter().filter(|served| served.namespaced) {
         let of_shop = |o: &Value| o["metadata"]["namespace"] == "shop";
-        assert!(!namespaced || !api.all(&resource).iter().any(of_shop), "{resource}");
+        assert!(!api.all(&served.resource).iter().any(of_shop), "{}", served.resource);
     }
     cluster.end().await;
 }
@@ -288,7 +287,7 @@ async fn a_silent_node_loses_its_pods_to_another() {
     let cluster = Cluster::start(0, config).await;
     let api = &cluster.api;
     for name in ["n1", "n2"] {
-        node(api, name).await;
+        node(api, name);
     }
     api.until("both have a network", |api| {
         let nodes = api.all(&resource::NODES);
@@ -301,15 +300,15 @@ async fn a_silent_node_loses_its_pods_to_another() {
     let mut pod = object("Pod", "shop", "lost", json!({"nodeName": "n1", "containers": []}));
     pod["status"] =
         json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
-    api.make(&resource::PODS, pod).await;
+    api.put(&resource::PODS, pod);
     // Only n2 renews its Lease.
     let lease = Target::one(&resource::LEASES, "kube-node-lease", "n2");
-    api.make(&resource::LEASES, object("Lease", "kube-node-lease", "n2", json!({}))).await;
+    api.put(&resource::LEASES, object("Lease", "kube-node-lease", "n2", json!({})));
     let (renewing, stop) = (api.clone(), cluster.stop.clone());
     let renewals = tokio::spawn(async move {
         while !stop.is_cancelled() {
             let now = json!(Timestamp::micros(std::time::SystemTime::now()));
-            renewing.edit(&lease, |l| l["spec"]["renewTime"] = now).await;
+            renewing.edit(&lease, |l| l["spec"]["renewTime"] = now);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     });
@@ -328,7 +327,7 @@ async fn a_silent_node_loses_its_pods_to_another() {
     api.until("the pod is evicted", |api| empty(api, &[&resource::PODS])).await;
     // It speaks again.
     let n1 = Target::one(&resource::NODES, "", "n1").subresource("status");
-    api.edit(&n1, |n| n["status"] = json!({"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2024-01-01T00:00:00Z"}]})).await;
+    api.edit(&n1, |n| n["status"] = json!({"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2024-01-01T00:00:00Z"}]}));
     api.until("n1 is free of taints", |api| {
         node(api, "n1")["spec"]["taints"].as_array().is_none_or(Vec::is_empty)
     })
@@ -348,8 +347,8 @@ async fn a_lease_that_lasts_longer_than_the_grace_grants_its_node_as_much() {
     for (name, seconds) in [("rare", 3600), ("silent", 1)] {
         let mut lease = object("Lease", "kube-node-lease", name, json!({}));
         lease["spec"] = json!({"renewTime": now, "leaseDurationSeconds": seconds});
-        api.make(&resource::LEASES, lease).await;
-        node(api, name).await;
+        api.put(&resource::LEASES, lease);
+        node(api, name);
     }
     let reason = |api: &FakeApi, name: &str| {
         let nodes = api.all(&resource::NODES);
@@ -360,7 +359,7 @@ async fn a_lease_that_lasts_longer_than_the_grace_grants_its_node_as_much() {
     assert_ne!(reason(api, "rare"), "NodeStatusUnknown");
     // It takes back what it said.
     let lease = Target::one(&resource::LEASES, "kube-node-lease", "rare");
-    api.edit(&lease, |l| l["spec"]["leaseDurationSeconds"] = json!(1)).await;
+    api.edit(&lease, |l| l["spec"]["leaseDurationSeconds"] = json!(1));
     api.until("so is the other", |api| reason(api, "rare") == "NodeStatusUnknown").await;
     cluster.end().await;
 }
@@ -370,10 +369,10 @@ async fn pods_of_a_removed_node_go() {
     let config = Config { pod_gc_quarantine: Duration::from_millis(50), ..Config::default() };
     let cluster = Cluster::start(0, config).await;
     let api = &cluster.api;
-    node(api, "n1").await;
+    node(api, "n1");
     let mut pod = object("Pod", "shop", "left", json!({"nodeName": "n1", "containers": []}));
     pod["status"] = json!({"phase": "Running"});
-    api.make(&resource::PODS, pod).await;
+    api.put(&resource::PODS, pod);
     let n1 = Target::one(&resource::NODES, "", "n1");
     api.delete(&n1, &DeleteOptions::default()).await.expect("deleted");
     api.until("its pod is gone", |api| empty(api, &[&resource::PODS])).await;

@@ -1,12 +1,10 @@
 //! The driver against an API: bindings, why a pod waits, failures, preemption.
 
-mod fixture;
-
 use std::sync::Arc;
-use std::time::Duration;
 
-use fixture::api::{FakeApi, node_json, pod_json};
-use serde_json::Value;
+use serde_json::{Value, json};
+use skiff_client::testing::FakeApi;
+use skiff_proto::Status;
 use skiff_proto::resource::{EVENTS, NODES, PODS};
 use skiff_scheduler::{Config, SchedulerError, run};
 use tokio_util::sync::CancellationToken;
@@ -17,8 +15,8 @@ struct Running {
     task: tokio::task::JoinHandle<Result<(), SchedulerError>>,
 }
 
-async fn start(api: FakeApi) -> Running {
-    let (api, shutdown) = (Arc::new(api), CancellationToken::new());
+async fn start(api: Arc<FakeApi>) -> Running {
+    let shutdown = CancellationToken::new();
     let (sender, ready) = tokio::sync::oneshot::channel();
     let (to, token) = (api.clone(), shutdown.clone());
     let task = tokio::spawn(async move {
@@ -30,17 +28,8 @@ async fn start(api: FakeApi) -> Running {
 }
 
 impl Running {
-    /// Waits for a state of the API; the limit is only there to end a hang.
     async fn until(&self, what: &str, holds: impl Fn(&FakeApi) -> bool) {
-        let wait = async {
-            while !holds(&self.api) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let limit = Duration::from_secs(60);
-        tokio::time::timeout(limit, wait).await.unwrap_or_else(|_| {
-            panic!("{what}: {:#?}", self.api.all(&PODS));
-        });
+        self.api.until(what, holds).await;
     }
 
     async fn stop(self) {
@@ -62,9 +51,29 @@ fn told(api: &FakeApi, reason: &str, message: &str) -> bool {
     api.all(&EVENTS).iter().any(|e| e["reason"] == reason && e["message"] == message)
 }
 
+fn node_json(name: &str, cpu: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+        "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "110"}},
+    })
+}
+
+fn pod_json(name: &str, cpu: &str, priority: i32) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}")},
+        "spec": {
+            "schedulerName": "default-scheduler", "priority": priority,
+            // No kubelet is here that would end one that is to go.
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}],
+        },
+    })
+}
+
 #[tokio::test]
 async fn binds_pods_and_tells_so() {
-    let api = FakeApi::default();
+    let api = FakeApi::new();
     api.put(&NODES, node_json("n", "4"));
     api.put(&PODS, pod_json("early", "1", 0));
     let running = start(api).await;
@@ -78,7 +87,7 @@ async fn binds_pods_and_tells_so() {
 
 #[tokio::test]
 async fn tells_why_a_pod_waits_and_binds_it_once_there_is_room() {
-    let api = FakeApi::default();
+    let api = FakeApi::new();
     api.put(&NODES, node_json("small", "1"));
     let running = start(api).await;
     running.api.put(&PODS, pod_json("big", "2", 0));
@@ -102,9 +111,10 @@ async fn tells_why_a_pod_waits_and_binds_it_once_there_is_room() {
 
 #[tokio::test]
 async fn a_refused_binding_is_tried_again() {
-    let api = FakeApi::default();
+    let api = FakeApi::new();
     api.put(&NODES, node_json("n", "1"));
-    api.refuse_bindings(1);
+    let refusal = Status::unavailable("the store has no leader");
+    api.fail("create binding", &PODS, 1, refusal);
     let running = start(api).await;
     running.api.put(&PODS, pod_json("a", "1", 0));
     running.until("bound", |api| on(api, "a") == "n").await;
@@ -115,7 +125,7 @@ async fn a_refused_binding_is_tried_again() {
 
 #[tokio::test]
 async fn an_important_pod_takes_the_room_of_a_lesser_one() {
-    let api = FakeApi::default();
+    let api = FakeApi::new();
     api.put(&NODES, node_json("n", "1"));
     api.put(&PODS, pod_json("low", "1", 0));
     let running = start(api).await;
@@ -130,7 +140,7 @@ async fn an_important_pod_takes_the_room_of_a_lesser_one() {
 
 #[tokio::test]
 async fn many_pods_fill_the_nodes_exactly() {
-    let api = FakeApi::default();
+    let api = FakeApi::new();
     for n in 0..10 {
         api.put(&NODES, node_json(&format!("n{n}"), "4"));
     }
@@ -149,7 +159,7 @@ async fn many_pods_fill_the_nodes_exactly() {
 #[tokio::test]
 async fn a_broken_configuration_is_told_before_anything_starts() {
     let config = Config { max_binds_in_flight: 0, ..Config::default() };
-    let api = Arc::new(FakeApi::default());
+    let api = FakeApi::new();
     let error = run(api, config, CancellationToken::new(), || panic!("never ready")).await;
     let error = error.expect_err("refused").to_string();
     assert_eq!(

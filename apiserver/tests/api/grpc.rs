@@ -9,7 +9,7 @@ use skiff_client::grpc::{GrpcApi, Server as Endpoint};
 use skiff_client::{Api, ListOptions, Target, WatchOptions, WriteOptions};
 use skiff_kit::pki::{Ca, LEAF_LIFETIME, Request};
 use skiff_kit::tls::{ClientAuth, server_config};
-use skiff_proto::resource::{CONFIG_MAPS, NODES, PODS, SECRETS};
+use skiff_proto::resource::{CONFIG_MAPS, DEPLOYMENTS, NODES, PODS, SECRETS};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Server, config_map, next, one, pod};
@@ -95,6 +95,40 @@ async fn both_implementations_of_the_api_agree() {
     let named = Target::one(&CONFIG_MAPS, "default", "c007");
     let one = api.list(&named, &ListOptions::default()).await.unwrap();
     assert_eq!(one.items.len(), 1);
+}
+
+#[tokio::test]
+async fn grpc_does_what_the_fake_does() {
+    let face = Face::start().await;
+    skiff_client::testing::suite::run(face.api("admin", Some("system:masters")).await).await;
+}
+
+#[tokio::test]
+async fn a_scale_is_read_by_its_own_face() {
+    let face = Face::start().await;
+    let api = face.api("admin", Some("system:masters")).await;
+    let labels = json!({"app": "web"});
+    let web = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+        "spec": {"replicas": 3, "selector": {"matchLabels": labels}, "template": {
+            "metadata": {"labels": labels}, "spec": pod("x")["spec"]}}});
+    let made = face.server.create(&DEPLOYMENTS, "default", web).await.unwrap();
+    let target = one(&DEPLOYMENTS, "web").subresource("scale");
+    let scale = api.get(&target).await.unwrap();
+    assert_eq!(scale, face.server.api.get(&target).await.unwrap());
+    assert_eq!(
+        (scale.index.kind.as_str(), scale.resource_version()),
+        ("Scale", made.resource_version())
+    );
+    let mut wanted = crate::support::value(&scale);
+    assert_eq!(wanted["spec"]["replicas"], 3);
+    wanted["spec"]["replicas"] = 4.into();
+    let json = Bytes::from(wanted.to_string());
+    let scaled = api.update(&target, json.clone(), &WriteOptions::default()).await.unwrap();
+    assert_eq!(crate::support::value(&scaled)["spec"]["replicas"], 4);
+    let stale = api.update(&target, json, &WriteOptions::default()).await.unwrap_err();
+    assert!(stale.is_conflict(), "{stale}");
+    let none = one(&CONFIG_MAPS, "web").subresource("scale");
+    assert_eq!(api.get(&none).await.unwrap_err().code, 404);
 }
 
 #[tokio::test]

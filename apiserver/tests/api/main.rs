@@ -2,6 +2,7 @@
 //! the in-process `Api` and, in `grpc`, through TLS on a socket.
 #![allow(clippy::unwrap_used)]
 
+mod conformance;
 mod deletes;
 mod grpc;
 mod namespaces;
