@@ -99,7 +99,8 @@ fn shim_sockets(pid: i32) -> Vec<String> {
         Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
     };
     let inodes: Vec<String> = links.filter_map(inode).collect();
-    let table = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    // Each network namespace has a table of its own.
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/unix")).unwrap_or_default();
     let listed = table.lines().filter_map(|line| {
         let mut fields = line.split_whitespace().skip(6);
         Some((fields.next()?, fields.next()?))

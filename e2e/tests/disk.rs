@@ -111,12 +111,13 @@ fn damage_in_the_middle_stops_the_server(cluster: &mut Cluster) {
     assert!(last.contains(&path.display().to_string()), "the file is named: {last}");
 }
 
-/// Takes the small disk away with the test.
+/// Takes the small disk away with the test, and the folder around it, which could not go with a disk in it.
 struct Mounted(PathBuf);
 
 impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        let _ = self.0.parent().map(std::fs::remove_dir_all);
     }
 }
 
