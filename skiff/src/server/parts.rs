@@ -18,11 +18,11 @@ use crate::config::ServerConfig;
 /// How often the node of an all-in-one renews its Lease. It lives and dies with its control
 /// plane, so its heartbeat tells nothing that the process does not. A heartbeat costs one
 /// block of the log, 4 KiB, and nothing cheaper is durable: upstream's ten seconds would write
-/// 35 MB a day, this writes 2 MB. Other nodes keep upstream's ten seconds.
-const HEARTBEAT: Duration = Duration::from_secs(180);
+/// 35 MB a day, this writes 1.2 MB. Other nodes keep upstream's ten seconds.
+const HEARTBEAT: Duration = Duration::from_secs(300);
 /// What the Lease says it lasts, four heartbeats as upstream. The node lifecycle grants a node
 /// that much, and nodes that say nothing of the kind upstream's 40 seconds.
-const LEASE_DURATION: Duration = Duration::from_secs(720);
+const LEASE_DURATION: Duration = Duration::from_secs(1200);
 
 type Add = fn(&mut Graph, Wiring);
 
