@@ -406,7 +406,7 @@ fn watches_hear_of_their_keys_only_and_the_slow_are_cut_off() {
     state.delete("a");
     notify(&mut groups, &state);
     // etcd #15220: progress comes after the events it speaks of.
-    groups.progress(Some(id));
+    groups.progress(id);
     assert_eq!(key.got(), ["PUT a=1@2", "DELETE a@4 was 1"]);
     assert_eq!(all.got(), ["PUT a=1@2", "PUT b=1@3", "DELETE a@4"]);
     assert_eq!(later.got(), ["DELETE a@4", "progress 4"]);
