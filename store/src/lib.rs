@@ -14,8 +14,9 @@
 //! purged only up to a snapshot that has been synced. The engine is a cache of the two.
 //!
 //! `mvcc` and `wal::frame` are pure: no runtime, no I/O, no clock. `wal::disk` is the port
-//! to the disk, [`engine::Engine`] the one to the engine. The Raft library is met in `raft`
-//! only, sled in `engine::sled` only.
+//! to the disk, [`engine::Engine`] the one to the engine, [`Transport`] the one to other
+//! members; [`Ports`] holds them together, and a simulation gives its own. The Raft library
+//! is met in `raft` only, sled in `engine::sled` only.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod background;
