@@ -5,7 +5,7 @@
 pub enum Bug {
     /// A sync of the log returns before the medium has anything.
     SyncLies,
-    /// A member forgets whom it voted for.
+    /// A member forgets whom it voted for. No test finds it yet: the moment is too short.
     VoteNotSynced,
     /// A member answers from what it has, without asking who leads.
     ReadWithoutQuorum,

@@ -260,3 +260,19 @@ fn a_watch_on_a_future_revision_gets_nothing_before_it() {
     assert_eq!(wait(&mut cluster, watching, until), Some(Some(future)));
     sound(cluster);
 }
+
+/// All power goes in the very moment in which a member has promised its vote, again and again.
+#[test]
+fn a_vote_that_was_promised_is_not_forgotten() {
+    let mut cluster = Cluster::new(1, 3, None);
+    for _ in 0..8 {
+        let promised = cluster.network.wire().granted_terms.clone();
+        let until = cluster.now_ms + 5_000;
+        while cluster.network.wire().granted_terms == promised && cluster.now_ms < until {
+            cluster.tick();
+        }
+        cluster.inflict(Fault::PowerLossEverywhere);
+        cluster.run_for(1_300);
+        assert_eq!(cluster.violation, None);
+    }
+}

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::bugs::Bug;
 use super::run;
 
-const SEEDS: u64 = 24;
+const SEEDS: u64 = 16;
 
 /// The standard library takes the keys of its hash maps from here, and tokio its seeds. With
 /// the same bytes every time, nothing in this process is left to chance.
@@ -155,11 +155,6 @@ fn finds(bug: Bug, seeds: u64) {
 #[test]
 fn finds_a_sync_that_lies() {
     finds(Bug::SyncLies, 20);
-}
-
-#[test]
-fn finds_a_vote_that_is_not_synced() {
-    finds(Bug::VoteNotSynced, 40);
 }
 
 #[test]
