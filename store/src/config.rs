@@ -32,6 +32,8 @@ pub struct Config {
     pub initial_state: InitialState,
     /// Of the cluster to join, if it is known and was not made from this list of members.
     pub cluster_id: Option<u64>,
+    /// As it was given when this member was added to the cluster.
+    pub member_id: Option<MemberId>,
     /// Tells clusters of the same members apart.
     pub cluster_token: String,
     pub peer_urls: Vec<String>,
@@ -60,7 +62,8 @@ pub struct Config {
     pub watch_queue_messages: usize,
     /// With several members.
     pub heartbeat_ms: u64,
-    /// The shortest; each member waits a random time up to twice as long.
+    /// A leader that has not been heard for so long is replaced: the others trust it for a
+    /// part of this, then each waits a random while before it stands for election.
     pub election_timeout_ms: u64,
 }
 
@@ -73,6 +76,7 @@ impl Config {
             initial_cluster: Vec::new(),
             initial_state: InitialState::New,
             cluster_id: None,
+            member_id: None,
             cluster_token: "skiff".into(),
             peer_urls: vec!["http://127.0.0.1:2380".into()],
             client_urls: vec!["http://127.0.0.1:2379".into()],
@@ -87,7 +91,7 @@ impl Config {
             max_txn_ops: 128,
             watch_queue_messages: 1024,
             heartbeat_ms: 100,
-            election_timeout_ms: 500,
+            election_timeout_ms: 1000,
         }
     }
 
@@ -111,8 +115,8 @@ impl Config {
         check(self.max_txn_ops > 0, "transaction operations: at least one must be allowed");
         check(self.watch_queue_messages > 0, "watch queue: at least one message is needed");
         check(
-            self.election_timeout_ms >= 3 * self.heartbeat_ms && self.heartbeat_ms > 0,
-            "election timeout: must be at least three heartbeats",
+            self.election_timeout_ms >= 5 * self.heartbeat_ms && self.heartbeat_ms > 0,
+            "election timeout: must be at least five heartbeat intervals",
         );
         if !self.initial_cluster.is_empty() {
             let me = self.initial_cluster.iter().find(|member| member.name == self.name);
@@ -135,22 +139,29 @@ impl Config {
 
     /// The voters of the new cluster; the same on every member.
     pub fn initial_members(&self) -> Vec<(MemberId, MemberNode)> {
-        let alone = InitialMember { name: self.name.clone(), peer_urls: self.peer_urls.clone() };
-        let members = if self.initial_cluster.is_empty() {
-            vec![alone]
-        } else {
-            self.initial_cluster.clone()
-        };
+        let me = InitialMember { name: self.name.clone(), peer_urls: self.peer_urls.clone() };
+        let members =
+            if self.initial_cluster.is_empty() { vec![me] } else { self.initial_cluster.clone() };
+        let alone = members.len() == 1;
         let node = |member: &InitialMember| MemberNode {
             name: member.name.clone(),
             peer_urls: member.peer_urls.clone(),
-            client_urls: if member.name == self.name {
-                self.client_urls.clone()
-            } else {
-                Vec::new()
-            },
+            // All must begin with the same; each tells its own once there is a leader.
+            client_urls: if alone { self.client_urls.clone() } else { Vec::new() },
+            promote: false,
         };
         members.iter().map(|member| (self.member_id(&member.peer_urls), node(member))).collect()
+    }
+
+    /// How long the others trust a leader they do not hear. While they do, they elect none.
+    pub fn leader_lease_ms(&self) -> u64 {
+        self.election_timeout_ms * 9 / 20
+    }
+
+    /// The shortest time a member then waits before it stands for election; the longest is
+    /// another lease.
+    pub fn election_wait_ms(&self) -> u64 {
+        (self.election_timeout_ms * 3 / 20).max(self.heartbeat_ms + 1)
     }
 
     /// From the peer URLs and the token, as etcd makes its ids.
@@ -159,6 +170,14 @@ impl Config {
         urls.sort();
         urls.push(self.cluster_token.clone());
         hash_id(urls.iter().map(String::as_bytes))
+    }
+
+    /// Of a member that is added: never one that was there before, whose votes may still be
+    /// counted somewhere.
+    pub fn new_member_id(&self, peer_urls: &[String]) -> MemberId {
+        use std::hash::{BuildHasher, RandomState};
+        let random = RandomState::new().hash_one(std::time::SystemTime::now());
+        hash_id([&self.member_id(peer_urls).to_be_bytes()[..], &random.to_be_bytes()].into_iter())
     }
 
     pub fn cluster_id(&self) -> u64 {

@@ -15,7 +15,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::background::Background;
 use crate::command::{Answer, Command, Outcome, Proposal};
@@ -81,6 +81,8 @@ pub struct Core {
     pub snapshots: SnapshotFolder,
     current_snapshot: Mutex<Option<SnapshotFile>>,
     applied: Mutex<AppliedTo>,
+    /// For those who wait until this member has applied an entry.
+    pub applied_index: watch::Sender<u64>,
     pub cluster_id: u64,
     recent_limit_bytes: usize,
     pub background: Background,
@@ -121,6 +123,7 @@ impl Core {
         background: Background,
     ) -> Self {
         let hub = WatchGroups::new(mvcc.revision());
+        let index = applied.log_id.map_or(0, |id| id.index());
         Self {
             mvcc: RwLock::new(mvcc),
             hub: Mutex::new(hub),
@@ -129,6 +132,7 @@ impl Core {
             snapshots,
             current_snapshot: Mutex::new(current_snapshot),
             applied: Mutex::new(applied),
+            applied_index: watch::Sender::new(index),
             cluster_id,
             recent_limit_bytes,
             background,
@@ -203,6 +207,7 @@ impl Core {
             lock(&self.lease_news).extend(news);
             self.lease_wake.notify_one();
         }
+        self.applied_index.send_replace(applied.log_id.map_or(0, |id| id.index()));
         Ok(Round { answers, batch, meta })
     }
 
@@ -231,6 +236,7 @@ impl Core {
         hub.restart(revision);
         drop(hub);
         *lock(&self.applied) = applied;
+        self.applied_index.send_replace(index);
         *lock(&self.current_snapshot) = Some(file);
         lock(&self.lease_news).clear();
         self.lease_wake.notify_one();

@@ -19,6 +19,7 @@
 //! is met in `raft` only, sled in `engine::sled` only.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod answer;
 pub mod background;
 pub mod codec;
 pub mod command;
@@ -38,7 +39,7 @@ pub use config::{Config, ConfigError, InitialMember, InitialState};
 pub use ports::{OpenEngine, Ports};
 pub use raft::network::PeerTls;
 pub use raft::network::receiver::Receiver;
-pub use raft::network::server::PeerService;
+pub use raft::network::server::{PeerService, PeersError, serve_peers};
 pub use raft::network::transport::{CallError, Method, Target, Transport};
 pub use store::{
     Alarm, HashKv, Identity, Member, MemberError, OpenError, SnapshotStatus, Status, Store,

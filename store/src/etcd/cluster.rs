@@ -5,7 +5,6 @@ use tonic::{Request, Response, Status};
 
 use super::{Face, error};
 use crate::kv::{KeyRange, Kv, RangeRequest};
-use crate::raft::types::MemberNode;
 use crate::store::Member;
 
 fn wire(member: Member) -> pb::Member {
@@ -14,7 +13,8 @@ fn wire(member: Member) -> pb::Member {
         name: member.node.name,
         peer_ur_ls: member.node.peer_urls,
         client_ur_ls: member.node.client_urls,
-        is_learner: member.is_learner,
+        // One that was added to vote is no learner to etcd's clients, only not started.
+        is_learner: member.is_learner && !member.node.promote,
     }
 }
 
@@ -52,12 +52,7 @@ impl pb::cluster_server::Cluster for Face {
         let request = request.into_inner();
         check_urls(&request.peer_ur_ls)?;
         // It tells its name and where its clients connect when it has started.
-        let node = MemberNode {
-            name: String::new(),
-            peer_urls: request.peer_ur_ls,
-            client_urls: Vec::new(),
-        };
-        let added = self.store.member_add(node, request.is_learner).await;
+        let added = self.store.member_add(request.peer_ur_ls, request.is_learner).await;
         let id = added.map_err(error::member)?;
         let members = self.members();
         Ok(Response::new(pb::MemberAddResponse {

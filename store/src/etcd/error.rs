@@ -51,6 +51,14 @@ pub fn member(error: MemberError) -> Status {
             Code::FailedPrecondition,
             "etcdserver: can only promote a learner member which is in sync with leader",
         ),
+        MemberError::Unhealthy => (Code::Unavailable, "etcdserver: unhealthy cluster"),
+        MemberError::TooFewStarted => (
+            Code::FailedPrecondition,
+            "etcdserver: re-configuration failed due to not enough started members",
+        ),
+        MemberError::TooManyLearners => {
+            (Code::FailedPrecondition, "etcdserver: too many learner members in cluster")
+        }
         MemberError::Store(error) => return kv(error),
     };
     Status::new(code, text)

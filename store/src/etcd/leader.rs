@@ -7,7 +7,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use openraft::async_runtime::watch::WatchReceiver as _;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
@@ -24,20 +23,19 @@ pub fn required(face: &Face, metadata: &MetadataMap) -> Result<Guard, Status> {
     if !asked {
         return Ok(Box::pin(std::future::pending()));
     }
-    let mut metrics = face.store.inner.raft.server_metrics();
-    if metrics.borrow_watched().current_leader.is_none() {
+    let leadership = &face.store.inner.leadership;
+    if leadership.current().is_none() {
         return Err(error::no_leader());
     }
+    let mut leader = leadership.watch();
     let election = Duration::from_millis(face.store.inner.config.election_timeout_ms);
     Ok(Box::pin(async move {
         loop {
-            let led = metrics.borrow_and_update().current_leader.is_some();
-            let changed = metrics.changed();
-            if led {
-                if changed.await.is_err() {
-                    return;
-                }
-            } else if tokio::time::timeout(election * ELECTIONS, changed).await.is_err() {
+            if leader.wait_for(Option::is_none).await.is_err() {
+                return;
+            }
+            let found = leader.wait_for(Option::is_some);
+            if tokio::time::timeout(election * ELECTIONS, found).await.is_err() {
                 return;
             }
         }

@@ -20,6 +20,8 @@ pub struct MemberNode {
     pub name: String,
     pub peer_urls: Vec<String>,
     pub client_urls: Vec<String>,
+    /// It was added to vote, and will as soon as it has caught up.
+    pub promote: bool,
 }
 
 openraft::declare_raft_types!(
@@ -98,6 +100,7 @@ pub fn encode_members(e: &mut Encoder, members: &MemberSet) {
                 e.str(url);
             }
         }
+        e.bool(node.promote);
     }
 }
 
@@ -121,7 +124,8 @@ pub fn decode_members(d: &mut Decoder) -> Result<MemberSet, DecodeError> {
             }
         }
         let [peer_urls, client_urls] = urls;
-        nodes.insert(id, MemberNode { name, peer_urls, client_urls });
+        let promote = d.bool()?;
+        nodes.insert(id, MemberNode { name, peer_urls, client_urls, promote });
     }
     if configs.is_empty() && nodes.is_empty() {
         return Ok(MemberSet::default());
@@ -194,6 +198,7 @@ mod tests {
             name: name.into(),
             peer_urls: vec![format!("http://{name}:2380")],
             client_urls: vec![],
+            promote: name == "learner",
         };
         let nodes = BTreeMap::from([(1, node("a")), (2, node("b")), (9, node("learner"))]);
         let joint = vec![BTreeSet::from([1]), BTreeSet::from([1, 2])];

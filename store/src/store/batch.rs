@@ -2,22 +2,19 @@
 //!
 //! While one entry is on its way to the disk the next is filled with whatever arrives. Two
 //! are on their way at most: one being written, one being applied. So a lone client waits
-//! for one sync, and many share it.
+//! for one sync, and many share it. A follower's batch goes to the leader as it is.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use openraft::errors::ClientWriteError;
-use openraft::impls::ProgressResponder;
-use openraft::raft::ClientWriteResult;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::Inner;
+use super::forward::TIMEOUT;
 use crate::command::{Answer, Command, Proposal};
 use crate::kv::KvError;
-use crate::raft::types::TypeConfig;
 
 /// Commands that may wait. Each belongs to a caller that waits too, so this bounds memory
 /// only against a flood; more callers wait for a place.
@@ -27,12 +24,11 @@ const MAX_COMMANDS: usize = 1024;
 /// Bytes in one entry, unless a single command is larger.
 const MAX_BYTES: usize = 1 << 20;
 const IN_FLIGHT: usize = 2;
-/// As long as etcd waits before it says that the outcome is not known.
-const TIMEOUT: Duration = Duration::from_secs(7);
 
 pub(super) struct Pending {
     command: Vec<u8>,
     reply: oneshot::Sender<Answer>,
+    deadline: Instant,
 }
 
 #[derive(Clone)]
@@ -53,9 +49,11 @@ impl Proposer {
             return Err(KvError::TooLarge { bytes: command.len(), limit_bytes });
         }
         let (reply, answer) = oneshot::channel();
-        let pending = Pending { command, reply };
+        let deadline = Instant::now() + TIMEOUT;
+        let pending = Pending { command, reply, deadline };
         self.queue.send(pending).await.map_err(|_| KvError::Stopped)?;
-        match tokio::time::timeout(TIMEOUT, answer).await {
+        // A little more, so that who waited for a leader in vain is told just that.
+        match tokio::time::timeout_at(deadline + TIMEOUT / 10, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(KvError::Stopped),
             Err(_) => Err(KvError::Timeout),
@@ -77,6 +75,8 @@ pub(super) async fn run(inner: Arc<Inner>, mut queue: mpsc::Receiver<Pending>) {
                 if taken == 0 {
                     break;
                 }
+                // What nobody waits for any more is not begun.
+                waiting.retain(|pending| !pending.reply.is_closed());
                 while !waiting.is_empty() {
                     let batch = take_batch(&mut waiting);
                     in_flight.push(submit(inner.clone(), batch));
@@ -105,26 +105,9 @@ fn take_batch(waiting: &mut Vec<Pending>) -> Vec<Pending> {
 async fn submit(inner: Arc<Inner>, batch: Vec<Pending>) -> Reply {
     let commands = batch.iter().map(|pending| pending.command.as_slice());
     let proposal = Proposal::join(batch.len(), commands);
+    let deadline = batch.iter().map(|pending| pending.deadline).min();
     let replies = batch.into_iter().map(|pending| pending.reply).collect();
-    (replies, write(&inner, proposal).await)
-}
-
-async fn write(inner: &Inner, proposal: Proposal) -> Result<Vec<Answer>, KvError> {
-    inner.check_space(proposal.0.len() as u64)?;
-    let (responder, response) =
-        ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
-    inner.raft.client_write_ff(proposal, Some(responder)).await.map_err(|error| stopped(&error))?;
-    match response.await {
-        Ok(Ok(response)) => Ok(response.data),
-        Ok(Err(ClientWriteError::ForwardToLeader(_))) => Err(KvError::NoLeader),
-        Ok(Err(error)) => Err(KvError::Internal(error.to_string())),
-        Err(_) => Err(KvError::Stopped),
-    }
-}
-
-fn stopped(error: &impl std::fmt::Display) -> KvError {
-    tracing::debug!(%error, "a write was refused");
-    KvError::Stopped
+    (replies, inner.write(proposal, deadline.unwrap_or_else(Instant::now)).await)
 }
 
 fn answer((replies, outcome): Reply) {

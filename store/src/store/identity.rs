@@ -64,7 +64,7 @@ pub(super) fn load(disk: &dyn Disk, config: &Config) -> Result<Identity, OpenErr
     let identity = Identity {
         format: FORMAT,
         name: config.name.clone(),
-        member_id: config.member_id(&config.peer_urls),
+        member_id: config.member_id.unwrap_or_else(|| config.member_id(&config.peer_urls)),
         cluster_id: config.cluster_id(),
     };
     save(disk, &config.data_dir, &identity)?;

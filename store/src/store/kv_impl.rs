@@ -9,9 +9,13 @@ use crate::kv::*;
 use crate::mvcc::check::{check_txn, is_read_only};
 use crate::mvcc::lease::MAX_TTL_SECONDS;
 use crate::mvcc::{ReadFault, fetch_checked};
+use crate::raft::network::forward::LeaseCall;
 
 impl Store {
     pub(super) fn check_open(&self) -> Result<(), KvError> {
+        if self.inner.removed.is_cancelled() {
+            return Err(KvError::Stopped);
+        }
         self.proposer().map(|_| ())
     }
 
@@ -21,6 +25,7 @@ impl Store {
     }
 
     async fn propose(&self, command: Command) -> Answer {
+        self.check_open()?;
         self.proposer()?.propose(&command, self.inner.config.max_request_bytes).await
     }
 }
@@ -127,50 +132,19 @@ impl Kv for Store {
     }
 
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<i64, KvError> {
-        let inner = &self.inner;
-        self.lead().await?;
-        let lease = inner.core.mvcc().leases().get(id).map(|lease| lease.ttl_seconds);
-        let ttl_seconds = lease.ok_or(KvError::LeaseNotFound(id))?;
-        let now = inner.now();
-        let mut clock = inner.lease_clock();
-        // What is due is as good as gone, even if its revocation is still on its way.
-        if clock.remaining(id, now).is_some_and(|left| left.is_zero()) {
-            return Err(KvError::LeaseNotFound(id));
-        }
-        clock.renew(id, ttl_seconds, now);
-        Ok(ttl_seconds)
+        self.check_open()?;
+        Ok(self.inner.lease_call(LeaseCall::KeepAlive(id)).await?.ttl_seconds)
     }
 
     async fn lease_time_to_live(&self, id: LeaseId, keys: bool) -> Result<LeaseInfo, KvError> {
-        self.lead().await?;
-        let inner = &self.inner;
-        let lease = inner.core.mvcc().leases().get(id).cloned();
-        let Some(lease) = lease else {
-            return Ok(LeaseInfo { id, granted_ttl_seconds: 0, ttl_seconds: -1, keys: Vec::new() });
-        };
-        let remaining = inner.lease_clock().remaining(id, inner.now());
-        Ok(LeaseInfo {
-            id,
-            granted_ttl_seconds: lease.ttl_seconds,
-            ttl_seconds: remaining.map_or(lease.ttl_seconds, |left| left.as_secs() as i64),
-            keys: if keys { lease.keys.into_iter().collect() } else { Vec::new() },
-        })
+        self.check_open()?;
+        self.inner.lease_call(LeaseCall::TimeToLive { id, keys }).await
     }
 
     async fn leases(&self) -> Result<Vec<LeaseId>, KvError> {
+        self.check_open()?;
         self.inner.linearize().await?;
         Ok(self.inner.core.mvcc().leases().iter().map(|(id, _)| id).collect())
-    }
-}
-
-impl Store {
-    /// Only the leader knows how long leases have left.
-    async fn lead(&self) -> Result<(), KvError> {
-        self.check_open()?;
-        if self.inner.raft.is_leader() {
-            return self.inner.linearize().await;
-        }
-        Err(KvError::NoLeader)
     }
 }
 

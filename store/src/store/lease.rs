@@ -1,15 +1,22 @@
 //! Leases in time. The leader keeps the clock; what is due it proposes to revoke, and only
-//! the proposal, once applied, takes the lease away.
+//! the proposal, once applied, takes the lease away. Calls that depend on the clock are
+//! passed on to the leader.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 
+use tokio::time::Instant;
+
 use super::Inner;
-use super::batch::Proposer;
-use crate::command::Command;
+use super::forward::{Fault, TIMEOUT};
+use crate::command::{Command, Proposal};
 use crate::core::LeaseNews;
+use crate::kv::{KvError, LeaseId, LeaseInfo};
+use crate::raft::network::forward::{Forwarded, LeaseCall, decode_lease};
+use crate::raft::network::transport::Method;
 
 impl Inner {
     pub fn lease_clock(&self) -> std::sync::MutexGuard<'_, crate::mvcc::lease::LeaseClock> {
@@ -53,7 +60,7 @@ const REVOKE_AT_ONCE: usize = 100;
 /// After a refused revoke (no space, no leader) the next attempt waits.
 const RETRY: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(inner: Arc<Inner>, proposer: Proposer) {
+pub(super) async fn run(inner: Arc<Inner>) {
     let mut metrics = inner.raft.server_metrics();
     let mut led = None;
     loop {
@@ -62,14 +69,17 @@ pub(super) async fn run(inner: Arc<Inner>, proposer: Proposer) {
             (metrics.current_leader == Some(inner.identity.member_id))
                 .then_some(metrics.vote.leader_id.term)
         };
-        if leads.is_some() && leads != led {
+        if let Some(term) = leads
+            && leads != led
+        {
             inner.restart_clock();
+            inner.lease_term.store(term, Ordering::Release);
         }
         led = leads;
         inner.follow_news();
         let mut wait = None;
         if led.is_some() {
-            let refused = revoke_expired(&inner, &proposer).await;
+            let refused = revoke_expired(&inner).await;
             let now = inner.now();
             wait = inner.lease_clock().next().map(|at| at.saturating_sub(now));
             if refused {
@@ -96,20 +106,105 @@ async fn sleep_or_forever(wait: Option<Duration>) {
     }
 }
 
-/// Returns whether some could not be revoked.
-async fn revoke_expired(inner: &Inner, proposer: &Proposer) -> bool {
+/// Returns whether some could not be revoked. Only as the leader: a member that does not
+/// lead any more must not have another revoke what the other has renewed.
+async fn revoke_expired(inner: &Inner) -> bool {
     let mut expired = inner.lease_clock().expired(inner.now());
     expired.truncate(REVOKE_AT_ONCE);
-    let limit = inner.config.max_request_bytes;
-    let commands: Vec<_> = expired.into_iter().map(|id| Command::LeaseRevoke { id }).collect();
-    let proposals = commands.iter().map(|command| proposer.propose(command, limit));
-    let answers = futures_util::future::join_all(proposals).await;
+    if expired.is_empty() {
+        return false;
+    }
+    let revoke = |id: LeaseId| Command::LeaseRevoke { id }.encode();
+    let commands: Vec<_> = expired.into_iter().map(revoke).collect();
+    let proposal = Proposal::join(commands.len(), commands.iter().map(Vec::as_slice));
+    let answer = inner.write_here(proposal, Instant::now() + TIMEOUT).await;
     inner.follow_news();
-    answers.into_iter().any(|answer| {
-        let refused = !matches!(answer, Ok(_) | Err(crate::kv::KvError::LeaseNotFound(_)));
-        if refused {
-            tracing::warn!(?answer, "a lease that ran out could not be revoked yet");
+    let Forwarded::Done(applied) = answer else {
+        tracing::warn!(?answer, "leases that ran out could not be revoked yet");
+        return true;
+    };
+    let refused = |answer: &_| !matches!(answer, Ok(_) | Err(KvError::LeaseNotFound(_)));
+    applied.answers.iter().any(refused)
+}
+
+impl Inner {
+    /// Answered by the leader. Repeating one is harmless.
+    pub(super) async fn lease_call(&self, call: LeaseCall) -> Result<LeaseInfo, KvError> {
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            let leader = self.leadership.wait(deadline).await.ok_or(KvError::NoLeader)?;
+            let answer = if leader == self.identity.member_id {
+                self.lease_here(call).await
+            } else {
+                let asked = self.ask(leader, Method::Lease, call.encode(), deadline).await;
+                match asked.and_then(|body| decode_lease(body).map_err(Fault::from)) {
+                    Ok(answer) => answer,
+                    Err(Fault::NotSent(_) | Fault::Lost(_)) => Forwarded::NotLeader,
+                }
+            };
+            match answer {
+                Forwarded::Done(info) => return Ok(info),
+                Forwarded::Failed(error) => return Err(error),
+                Forwarded::NotLeader if Instant::now() >= deadline => {
+                    return Err(KvError::NoLeader);
+                }
+                Forwarded::NotLeader => self.leadership.reconsider(leader, self.pause()).await,
+            }
         }
-        refused
-    })
+    }
+
+    /// As the leader, which makes sure of that first.
+    pub async fn lease_here(&self, call: LeaseCall) -> Forwarded<LeaseInfo> {
+        if !self.sole_voter.get() {
+            let index = match self.confirm_here().await {
+                Forwarded::Done(index) => index,
+                Forwarded::NotLeader => return Forwarded::NotLeader,
+                Forwarded::Failed(error) => return Forwarded::Failed(error),
+            };
+            if let Err(error) = self.applied(index, Instant::now() + TIMEOUT).await {
+                return Forwarded::Failed(error);
+            }
+        }
+        let term = {
+            let metrics = self.raft.server_metrics();
+            metrics.borrow_watched().vote.leader_id.term
+        };
+        if self.lease_term.load(Ordering::Acquire) != term {
+            // A new leader whose clock does not run yet.
+            return Forwarded::NotLeader;
+        }
+        match call {
+            LeaseCall::KeepAlive(id) => self.keep_alive(id),
+            LeaseCall::TimeToLive { id, keys } => Forwarded::Done(self.time_to_live(id, keys)),
+        }
+    }
+
+    fn keep_alive(&self, id: LeaseId) -> Forwarded<LeaseInfo> {
+        let lease = self.core.mvcc().leases().get(id).map(|lease| lease.ttl_seconds);
+        let gone = Forwarded::Failed(KvError::LeaseNotFound(id));
+        let Some(ttl_seconds) = lease else { return gone };
+        let now = self.now();
+        let mut clock = self.lease_clock();
+        // What is due is as good as gone, even if its revocation is still on its way.
+        if clock.remaining(id, now).is_some_and(|left| left.is_zero()) {
+            return gone;
+        }
+        clock.renew(id, ttl_seconds, now);
+        let granted_ttl_seconds = ttl_seconds;
+        Forwarded::Done(LeaseInfo { id, granted_ttl_seconds, ttl_seconds, keys: Vec::new() })
+    }
+
+    fn time_to_live(&self, id: LeaseId, keys: bool) -> LeaseInfo {
+        let lease = self.core.mvcc().leases().get(id).cloned();
+        let Some(lease) = lease else {
+            return LeaseInfo { id, granted_ttl_seconds: 0, ttl_seconds: -1, keys: Vec::new() };
+        };
+        let remaining = self.lease_clock().remaining(id, self.now());
+        LeaseInfo {
+            id,
+            granted_ttl_seconds: lease.ttl_seconds,
+            ttl_seconds: remaining.map_or(lease.ttl_seconds, |left| left.as_secs() as i64),
+            keys: if keys { lease.keys.into_iter().collect() } else { Vec::new() },
+        }
+    }
 }

@@ -1,11 +1,16 @@
 //! The store: a member that runs.
 
 mod batch;
+mod forward;
 mod identity;
+mod join;
 mod kv_impl;
+mod leadership;
 mod lease;
 mod members;
 mod open;
+mod reads;
+mod removal;
 mod restore;
 mod snapshotter;
 mod status;
@@ -15,9 +20,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 
 use openraft::Raft;
-use openraft::raft::ReadPolicy;
+use tokio_util::sync::CancellationToken;
 
 pub use self::identity::Identity;
 pub use self::members::{Member, MemberError};
@@ -26,12 +32,16 @@ pub use self::status::{Alarm, HashKv, Status};
 pub use self::watch::WatchHandle;
 
 use self::batch::Proposer;
+pub(crate) use self::forward::TIMEOUT;
+use self::leadership::Leadership;
+use self::reads::Reads;
 use crate::config::{Config, ConfigError};
 use crate::core::Core;
 use crate::engine::EngineError;
 use crate::kv::KvError;
 use crate::raft::log::SoleVoter;
 use crate::raft::machine::Machine;
+use crate::raft::network::peer::Network;
 use crate::raft::types::TypeConfig;
 use crate::snapshot::SnapshotError;
 use crate::wal::disk::{Disk, Lock};
@@ -67,6 +77,12 @@ pub enum OpenError {
          which no snapshot covers: restore this member from a backup or rejoin it"
     )]
     Lost { path: PathBuf, purged: u64 },
+    #[error(
+        "store: the member in {path} has been removed from its cluster: to join again, add it as a new member and start it with an empty folder"
+    )]
+    Removed { path: PathBuf },
+    #[error("store: join the cluster: {0}")]
+    Join(String),
     #[error("store: start Raft: {0}")]
     Raft(String),
 }
@@ -80,7 +96,14 @@ pub(crate) struct Inner {
     pub wal: Arc<Wal>,
     pub disk: Arc<dyn Disk>,
     pub sole_voter: SoleVoter,
+    pub network: Network,
+    pub leadership: Leadership,
+    pub reads: Reads,
+    /// Cancelled when this member has been removed from the cluster.
+    pub removed: CancellationToken,
     pub lease_clock: Mutex<crate::mvcc::lease::LeaseClock>,
+    /// The term in which this member leads and keeps the clock.
+    pub lease_term: AtomicU64,
     pub started: tokio::time::Instant,
 }
 
@@ -93,19 +116,6 @@ impl Inner {
             return Ok(());
         }
         Err(KvError::NoSpace { path: folder.display().to_string() })
-    }
-
-    /// Returns when a read of the applied state sees everything that was acknowledged.
-    async fn linearize(&self) -> Result<(), KvError> {
-        if self.sole_voter.get() {
-            // Nobody else can commit, and a client is answered only after applying.
-            return Ok(());
-        }
-        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-            Ok(_) => Ok(()),
-            Err(openraft::errors::RaftError::APIError(_)) => Err(KvError::NoLeader),
-            Err(openraft::errors::RaftError::Fatal(_)) => Err(KvError::Stopped),
-        }
     }
 }
 

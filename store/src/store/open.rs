@@ -9,7 +9,9 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 
 use super::batch::{self, Proposer};
 use super::identity::{self, io_error};
-use super::{Inner, OpenError, RaftHandle, Store, lease, snapshotter};
+use super::leadership::{self, Leadership};
+use super::reads::{self, Reads};
+use super::{Inner, OpenError, RaftHandle, Store, join, lease, members, removal, snapshotter};
 use crate::config::{Config, InitialState};
 use crate::core::{self, Core};
 use crate::engine::worker::EngineQueue;
@@ -43,6 +45,9 @@ impl Store {
             disk.sync_folder(parent).map_err(io_error("sync", parent))?;
         }
         let lock = identity::lock(&*disk, &dir)?;
+        removal::check(&*disk, &dir)?;
+        let transport = ports.transport(&config);
+        let config = join::discover(config, &*disk, &*transport).await?;
         let identity = identity::load(&*disk, &config)?;
         let sole_voter = SoleVoter::new(identity.member_id);
         // Reading the log and the engine blocks; other parts of the process start meanwhile.
@@ -55,8 +60,9 @@ impl Store {
             opened.map_err(|error| OpenError::Raft(error.to_string()))??;
         let log = LogStore::new(wal.clone(), sole_voter.clone());
         let (cluster_id, id) = (identity.cluster_id, identity.member_id);
-        let network = Network { transport: ports.transport(&config), cluster_id, id };
-        let raft = start_raft(&config, network, &log, &sole_voter, core.clone()).await?;
+        let network = Network::new(transport, cluster_id, id);
+        let raft = start_raft(&config, network.clone(), &log, &sole_voter, core.clone()).await?;
+        let (reads, waiting) = Reads::new();
         let inner = Arc::new(Inner {
             config,
             identity,
@@ -65,15 +71,26 @@ impl Store {
             wal,
             disk,
             sole_voter,
+            network,
+            leadership: Leadership::new(),
+            reads,
+            removed: Default::default(),
             lease_clock: Mutex::default(),
+            lease_term: Default::default(),
             started: tokio::time::Instant::now(),
         });
         bootstrap(&inner).await?;
+        leadership::refresh(&inner);
         let (proposer, pending) = Proposer::new();
         let batcher = tokio::spawn(batch::run(inner.clone(), pending));
         let tasks = vec![
-            tokio::spawn(lease::run(inner.clone(), proposer.clone())),
+            tokio::spawn(lease::run(inner.clone())),
+            tokio::spawn(removal::run(inner.clone())),
             tokio::spawn(snapshotter::run(inner.clone())),
+            tokio::spawn(leadership::run(inner.clone())),
+            tokio::spawn(reads::run(inner.clone(), waiting)),
+            tokio::spawn(members::publish(inner.clone())),
+            tokio::spawn(members::promote_ready(inner.clone())),
             tokio::spawn(follow_ticks(inner.clone())),
         ];
         Ok(Arc::new(Store {
@@ -247,8 +264,11 @@ async fn start_raft(
     let raft_config = openraft::Config {
         cluster_name: config.cluster_token.clone(),
         heartbeat_interval: config.heartbeat_ms,
-        election_timeout_min: config.election_timeout_ms,
-        election_timeout_max: config.election_timeout_ms * 2,
+        election_timeout_min: config.election_wait_ms(),
+        election_timeout_max: config.leader_lease_ms(),
+        // A leader that hears no majority falls silent for so long, so that those who still
+        // hear it elect another.
+        quorum_loss_probe_interval: Some(2 * config.leader_lease_ms()),
         install_snapshot_timeout: 60_000,
         // Snapshots are written by our own task; see `snapshotter`.
         snapshot_policy: openraft::SnapshotPolicy::Never,
@@ -258,6 +278,8 @@ async fn start_raft(
         // A leader that comes back has lost what it had sent out but not synced. Leading on in
         // the same term, it would put other entries under ids that its followers know.
         enable_leader_restore: Some(false),
+        // A member that comes back has what it missed soon.
+        backoff: "20ms 40ms 80ms ...400ms".into(),
         // Turned on as soon as there is another member to hear or to wait for.
         enable_tick: false,
         ..Default::default()

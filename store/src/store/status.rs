@@ -76,7 +76,7 @@ impl Store {
             compacted,
             db_bytes: inner.wal.bytes() + inner.core.engine.disk_bytes() + snapshot.unwrap_or(0),
             db_bytes_in_use: bytes,
-            leader: metrics.current_leader.unwrap_or(0),
+            leader: inner.leadership.current().unwrap_or(0),
             raft_index: metrics.last_log_index.unwrap_or(0),
             raft_term: metrics.vote.leader_id.term,
             raft_applied_index: inner.core.applied().log_id.map_or(0, |id| id.index()),

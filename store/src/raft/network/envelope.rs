@@ -25,6 +25,9 @@ pub enum Refusal {
     WrongCluster(u64),
     #[error("it is member {0:x}")]
     WrongMember(MemberId),
+    /// It knows a list of members, made by the entry with this index, without the sender.
+    #[error("the sender is no member of the cluster")]
+    NotMember(u64),
     #[error("it cannot: {0}")]
     Unable(String),
 }
@@ -57,6 +60,7 @@ const MALFORMED: u8 = 1;
 const WRONG_CLUSTER: u8 = 2;
 const WRONG_MEMBER: u8 = 3;
 const UNABLE: u8 = 4;
+const NOT_MEMBER: u8 = 5;
 
 pub fn encode_answer(answer: Result<Bytes, Refusal>) -> Bytes {
     let mut e = Encoder::default();
@@ -77,6 +81,10 @@ pub fn encode_answer(answer: Result<Bytes, Refusal>) -> Bytes {
             e.u8(WRONG_MEMBER);
             e.u64(id);
         }
+        Err(Refusal::NotMember(index)) => {
+            e.u8(NOT_MEMBER);
+            e.u64(index);
+        }
         Err(Refusal::Unable(text)) => {
             e.u8(UNABLE);
             e.str(&text);
@@ -92,6 +100,7 @@ pub fn decode_answer(message: Bytes) -> Result<Result<Bytes, Refusal>, DecodeErr
         MALFORMED => Refusal::Malformed(d.str()?),
         WRONG_CLUSTER => Refusal::WrongCluster(d.u64()?),
         WRONG_MEMBER => Refusal::WrongMember(d.u64()?),
+        NOT_MEMBER => Refusal::NotMember(d.u64()?),
         UNABLE => Refusal::Unable(d.str()?),
         _ => return Err(d.fault("unknown answer")),
     }))
@@ -110,6 +119,7 @@ mod tests {
             Err(Refusal::Malformed("cut".into())),
             Err(Refusal::WrongCluster(7)),
             Err(Refusal::WrongMember(8)),
+            Err(Refusal::NotMember(9)),
             Err(Refusal::Unable("stopped".into())),
         ] {
             assert_eq!(decode_answer(encode_answer(answer.clone())), Ok(answer));

@@ -37,13 +37,16 @@ type Client = RaftClient<Channel>;
 enum Lane {
     Control,
     Log,
+    Forward,
     Snapshot,
 }
 
 fn lane(method: Method) -> Lane {
     match method {
         Method::AppendEntries => Lane::Log,
+        Method::Propose => Lane::Forward,
         Method::Heartbeat | Method::Vote | Method::TransferLeader => Lane::Control,
+        Method::ReadIndex | Method::Lease | Method::Member | Method::Members => Lane::Control,
     }
 }
 
@@ -193,6 +196,11 @@ impl Transport for GrpcTransport {
                 Method::AppendEntries | Method::Heartbeat => client.append_entries(message).await,
                 Method::Vote => client.vote(message).await,
                 Method::TransferLeader => client.transfer_leader(message).await,
+                Method::Propose => client.propose(message).await,
+                Method::ReadIndex => client.read_index(message).await,
+                Method::Lease => client.lease(message).await,
+                Method::Member => client.change_member(message).await,
+                Method::Members => client.members(message).await,
             }
         };
         match tokio::time::timeout(timeout, answer).await {

@@ -3,13 +3,14 @@
 //! ```text
 //! peer        the Raft library's network: encodes, calls, decodes
 //! envelope    cluster, sender and addressee around every body, and refusals
-//! messages    the bodies
+//! messages    Raft's bodies           forward  those of what a follower passes on
 //! transport   the port: a member, a method and bytes
 //! grpc        the real transport      server   its answering side
 //! receiver    bytes in, bytes out, for any transport
 //! ```
 
 pub mod envelope;
+pub mod forward;
 pub mod grpc;
 pub mod messages;
 pub mod peer;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::OptionalSend;
@@ -11,10 +12,11 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use tokio::sync::watch;
 
-use super::envelope::{Envelope, decode_answer};
+use super::envelope::{Envelope, Refusal, decode_answer};
 use super::messages;
-use super::transport::{Method, Target, Transport};
+use super::transport::{CallError, Method, Target, Transport};
 use crate::codec::DecodeError;
 use crate::raft::machine::SnapshotOf;
 use crate::raft::types::*;
@@ -26,12 +28,24 @@ pub struct Network {
     pub transport: Arc<dyn Transport>,
     pub cluster_id: u64,
     pub id: MemberId,
+    /// The newest list of members, by its entry, on which another did not find this one.
+    pub refused: watch::Sender<u64>,
 }
 
 impl Network {
-    fn peer(&self, target: MemberId, node: &MemberNode, append: Method) -> Peer {
+    pub fn new(transport: Arc<dyn Transport>, cluster_id: u64, id: MemberId) -> Self {
+        Self { transport, cluster_id, id, refused: watch::Sender::new(0) }
+    }
+
+    /// To call a member for anything but appends.
+    pub fn peer(&self, target: MemberId, node: &MemberNode) -> Peer {
+        self.append_peer(target, node, Method::AppendEntries)
+    }
+
+    fn append_peer(&self, target: MemberId, node: &MemberNode, append: Method) -> Peer {
         Peer {
             transport: self.transport.clone(),
+            refused: self.refused.clone(),
             envelope: Envelope { cluster_id: self.cluster_id, from: self.id, to: target },
             target: Target { id: target, name: node.name.clone(), urls: node.peer_urls.clone() },
             append,
@@ -43,17 +57,18 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: MemberId, node: &MemberNode) -> Peer {
-        self.peer(target, node, Method::AppendEntries)
+        self.peer(target, node)
     }
 
     async fn new_heartbeat_client(&mut self, target: MemberId, node: &MemberNode) -> Peer {
-        self.peer(target, node, Method::Heartbeat)
+        self.append_peer(target, node, Method::Heartbeat)
     }
 }
 
 /// A member that is called.
 pub struct Peer {
     transport: Arc<dyn Transport>,
+    refused: watch::Sender<u64>,
     envelope: Envelope,
     target: Target,
     /// How its appends are sent.
@@ -71,8 +86,39 @@ impl Peer {
         decode: impl FnOnce(Bytes) -> Result<T, DecodeError>,
     ) -> Result<T, Unreachable<TypeConfig>> {
         let body = decode_answer(answer).map_err(|error| self.unreachable(error))?;
-        let body = body.map_err(|refusal| self.unreachable(refusal))?;
+        let body = body.map_err(|refusal| {
+            self.note(&refusal);
+            self.unreachable(refusal)
+        })?;
         decode(body).map_err(|error| self.unreachable(error))
+    }
+
+    fn note(&self, refusal: &Refusal) {
+        if let Refusal::NotMember(index) = refusal {
+            self.refused.send_if_modified(|known| {
+                let newer = *index > *known;
+                *known = (*known).max(*index);
+                newer
+            });
+        }
+    }
+
+    /// One call that is not Raft's, and the body of its answer.
+    pub async fn ask(
+        &self,
+        method: Method,
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<Bytes, CallError> {
+        let message = self.envelope.wrap(body);
+        let answer = self.transport.call(&self.target, method, message, timeout).await?;
+        let to = || self.target.to_string();
+        let body = decode_answer(answer)
+            .map_err(|error| CallError::Lost { to: to(), cause: error.to_string() })?;
+        body.map_err(|refusal| {
+            self.note(&refusal);
+            CallError::NotSent { to: to(), cause: refusal.to_string() }
+        })
     }
 
     /// One call and its answer, within the time Raft allows.

@@ -26,6 +26,15 @@ pub enum Method {
     Heartbeat,
     Vote,
     TransferLeader,
+    /// A follower's commands, for the leader.
+    Propose,
+    /// Up to where a follower's reads must wait.
+    ReadIndex,
+    Lease,
+    /// A change of the members.
+    Member,
+    /// Who is in the cluster, for one that joins and does not know it yet.
+    Members,
 }
 
 /// A member to call.
