@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod host;
 pub mod images;
 pub mod reboot;
+pub mod store;
 
 use std::time::{Duration, Instant};
 

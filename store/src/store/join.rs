@@ -21,7 +21,9 @@ pub(super) async fn discover(
     transport: &dyn Transport,
 ) -> Result<Config, OpenError> {
     let known = config.member_id.is_some() && config.cluster_id.is_some();
-    if config.initial_state == InitialState::New || known || disk.exists(&config.data_dir.join("member"))
+    if config.initial_state == InitialState::New
+        || known
+        || disk.exists(&config.data_dir.join("member"))
     {
         return Ok(config);
     }

@@ -15,9 +15,9 @@ use super::transport::Method;
 use super::{forward, messages};
 use crate::codec::Encoder;
 use crate::command::Proposal;
+use crate::core::Core;
 use crate::raft::types::{AppliedTo, MemberId, StoredMembership, encode_members};
 use crate::snapshot::SnapshotFile;
-use crate::core::Core;
 use crate::store::{Inner, TIMEOUT};
 use crate::wal::disk::Stream;
 
