@@ -56,7 +56,7 @@ impl Inner {
         Duration::from_millis(self.config.heartbeat_ms)
     }
 
-    /// One call to another member.
+    /// One call to the leader; given up when another leads.
     pub(super) async fn ask(
         &self,
         to: MemberId,
@@ -76,7 +76,11 @@ impl Inner {
         let unknown = || Fault::NotSent(format!("member {to:x} is not known"));
         let peer = self.network.peer(to, &node.ok_or_else(unknown)?);
         let timeout = deadline.saturating_duration_since(Instant::now());
-        Ok(peer.ask(method, &body, timeout).await?)
+        tokio::select! {
+            answer = peer.ask(method, &body, timeout) => Ok(answer?),
+            // It may be cut off, and others must not wait behind this.
+            () = self.leadership.moved(to) => Err(Fault::Lost(format!("{to:x} leads no more"))),
+        }
     }
 
     /// Writes commands through the leader, whoever it is. They have been applied here too

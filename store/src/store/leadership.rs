@@ -65,12 +65,19 @@ impl Leadership {
         *tokio::time::timeout_at(deadline, known).await.ok()?.ok()?
     }
 
+    /// Returns when another than this one leads.
+    pub async fn moved(&self, from: MemberId) {
+        let mut leader = self.watch();
+        let other = leader.wait_for(|leader| leader.is_some_and(|id| id != from));
+        if other.await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Returns when there may be another leader than the one that just refused: at its
     /// change, or after a pause.
     pub async fn reconsider(&self, refused: MemberId, pause: Duration) {
-        let mut leader = self.watch();
-        let other = leader.wait_for(|leader| leader.is_some_and(|id| id != refused));
-        let _ = tokio::time::timeout(pause, other).await;
+        let _ = tokio::time::timeout(pause, self.moved(refused)).await;
     }
 }
 
