@@ -77,6 +77,7 @@ impl Inner {
         let peer = self.network.peer(to, &node.ok_or_else(unknown)?);
         let timeout = deadline.saturating_duration_since(Instant::now());
         tokio::select! {
+            biased;
             answer = peer.ask(method, &body, timeout) => Ok(answer?),
             // It may be cut off, and others must not wait behind this.
             () = self.leadership.moved(to) => Err(Fault::Lost(format!("{to:x} leads no more"))),
