@@ -98,6 +98,8 @@ impl Inner {
             } else {
                 let asked = self.ask(leader, Method::Propose, proposal.0.clone(), deadline).await;
                 match asked.and_then(|body| decode_applied(body).map_err(Fault::from)) {
+                    // It stopped in the middle, and may have appended them.
+                    Ok(Forwarded::Failed(KvError::Stopped)) => Forwarded::Failed(KvError::Timeout),
                     Ok(answer) => answer,
                     Err(Fault::NotSent(cause)) => {
                         tracing::debug!(cause, "commands could not be forwarded");

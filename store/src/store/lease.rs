@@ -138,6 +138,7 @@ impl Inner {
             } else {
                 let asked = self.ask(leader, Method::Lease, call.encode(), deadline).await;
                 match asked.and_then(|body| decode_lease(body).map_err(Fault::from)) {
+                    Ok(Forwarded::Failed(KvError::Stopped)) => Forwarded::NotLeader,
                     Ok(answer) => answer,
                     Err(Fault::NotSent(_) | Fault::Lost(_)) => Forwarded::NotLeader,
                 }

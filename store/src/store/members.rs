@@ -161,6 +161,7 @@ impl Inner {
             } else {
                 let asked = self.ask(leader, Method::Member, change.encode(), deadline).await;
                 match asked.and_then(|body| decode_changed(body).map_err(Fault::from)) {
+                    Ok(Forwarded::Failed(KvError::Stopped)) => Forwarded::Failed(KvError::Timeout),
                     Ok(answer) => answer,
                     Err(Fault::NotSent(_)) => Forwarded::NotLeader,
                     Err(Fault::Lost(_)) => Forwarded::Failed(KvError::Timeout),

@@ -78,6 +78,8 @@ impl Inner {
             } else {
                 let asked = self.ask(leader, Method::ReadIndex, Default::default(), deadline).await;
                 match asked.and_then(|body| decode_index(body).map_err(Fault::from)) {
+                    // It is the leader that stops, not this member.
+                    Ok(Forwarded::Failed(KvError::Stopped)) => Forwarded::NotLeader,
                     Ok(answer) => answer,
                     Err(Fault::NotSent(_) | Fault::Lost(_)) => Forwarded::NotLeader,
                 }
