@@ -67,7 +67,7 @@ pub fn config(at: At, members: usize) -> Config {
     config.recent_bytes = 512;
     config.watch_queue_messages = 16;
     config.heartbeat_ms = 50;
-    config.election_timeout_ms = 200;
+    config.election_timeout_ms = 400;
     config
 }
 
