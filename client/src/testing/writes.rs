@@ -228,7 +228,7 @@ fn mark(target: &Target, new: &mut Value, old: &Value, grace: i64, said: bool) {
     let at = SystemTime::now() + Duration::from_secs(grace.unsigned_abs());
     let first = old["metadata"]["deletionTimestamp"].is_null();
     let before = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
-    if !first && !(said && grace < before) {
+    if !first && (!said || grace >= before) {
         return;
     }
     new["metadata"]["deletionTimestamp"] = json!(Timestamp::seconds(at));
