@@ -258,7 +258,7 @@ impl Inner {
         let started =
             voters.iter().filter(|member| member.started() && Some(member.id) != removed).count();
         let Some(removed) = removed else {
-            if voters.len() > 1 && started < (voters.len() + 1) / 2 + 1 {
+            if voters.len() > 1 && started < voters.len().div_ceil(2) + 1 {
                 return Err(MemberError::TooFewStarted);
             }
             let all = voters.iter().all(|member| self.is_active(member.id));
