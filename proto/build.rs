@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         // Values and objects are shared, never copied, on their way to a socket.
         .bytes(".")
+        .extern_path(".skiff.api.v1.Object", "crate::WireObject")
         .file_descriptor_set_path(out.join("descriptors.bin"))
         .compile_protos(&files, &[root.to_path_buf()])?;
     Ok(())

@@ -7,9 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
+use hyper_util::rt::TokioIo;
 use skiff_proto::grpc::api;
 use skiff_proto::grpc::api::api_client::ApiClient;
 use skiff_proto::{Object, Status};
+use tokio::io::BufReader;
+use tokio::net::TcpStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::api::*;
@@ -24,6 +27,10 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Lists of thousands of objects flow without waiting for the receiver's window.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// A chunk of a list comes in one frame or two instead of in dozens.
+const FRAME_BYTES: u32 = 64 << 10;
+/// Read from the socket at once; TLS alone would ask for 4 KiB at a time.
+const READ_BYTES: usize = 32 << 10;
 
 /// Where the API server is, and who calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,13 +63,16 @@ pub struct ConnectError {
 impl GrpcApi {
     /// Connects, and fails if the server cannot be reached now.
     pub async fn connect(server: &Server) -> std::result::Result<Arc<Self>, ConnectError> {
-        let channel = endpoint(server)?.connect().await.map_err(|e| fault(server, &e))?;
+        let endpoint = endpoint(server)?;
+        let connecting = endpoint.connect_with_connector(tower::service_fn(dial));
+        let channel = connecting.await.map_err(|e| fault(server, &e))?;
         Ok(Self::over(channel))
     }
 
     /// Connects when the first request comes; for components that start before the server.
     pub fn connect_lazy(server: &Server) -> std::result::Result<Arc<Self>, ConnectError> {
-        Ok(Self::over(endpoint(server)?.connect_lazy()))
+        let connector = tower::service_fn(dial);
+        Ok(Self::over(endpoint(server)?.connect_with_connector_lazy(connector)))
     }
 
     fn over(channel: Channel) -> Arc<Self> {
@@ -90,12 +100,21 @@ fn endpoint(server: &Server) -> std::result::Result<Endpoint, ConnectError> {
         .map_err(|error| fault(server, &error))?;
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES))
+}
+
+/// A connection to the server, read in large pieces.
+async fn dial(uri: http::Uri) -> std::io::Result<TokioIo<BufReader<TcpStream>>> {
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let default = if uri.scheme_str() == Some("http") { 80 } else { 443 };
+    let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(default))).await?;
+    stream.set_nodelay(true)?;
+    Ok(TokioIo::new(BufReader::with_capacity(READ_BYTES, stream)))
 }
 
 fn fault(server: &Server, error: &dyn std::error::Error) -> ConnectError {

@@ -1,12 +1,13 @@
 //! Between the wire's messages and the API's own types, as a caller sees them: of the API
 //! server, and of a kubelet, whose streams carry the same things.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt};
+use serde::Deserialize;
 use skiff_proto::grpc::{api, node};
-use skiff_proto::object::{Index, IndexMeta};
-use skiff_proto::{Object, Resource, Status};
+use skiff_proto::{Object, OwnerReference, Resource, Status, Timestamp, WireObject};
 
 use crate::api::*;
 use crate::scan;
@@ -75,18 +76,35 @@ impl From<ExecInput> for node::node_exec_input::Input {
     }
 }
 
-/// The envelope names what a proxy needs; the rest of the index is read from `metadata` alone.
-pub fn object(wire: api::Object) -> Result<Arc<Object>> {
-    let broken = |error: serde_json::Error| {
-        Status::internal(format!(
-            "{} {:?} from the server is not readable: {error}",
-            wire.kind, wire.name
-        ))
-    };
-    let metadata = scan::member(&wire.json, "metadata").unwrap_or(b"{}");
-    let metadata: IndexMeta = serde_json::from_slice(metadata).map_err(broken)?;
-    let index = Index { api_version: wire.api_version, kind: wire.kind, metadata };
-    Ok(Arc::new(Object { json: wire.json, index }))
+/// What the envelope does not name of the index.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RestOfMetadata {
+    generation: i64,
+    labels: BTreeMap<String, String>,
+    owner_references: Vec<OwnerReference>,
+    finalizers: Vec<String>,
+    creation_timestamp: Option<Timestamp>,
+    deletion_timestamp: Option<Timestamp>,
+}
+
+/// The envelope names the object; the rest of the index is read from `metadata` alone.
+pub fn object(wire: WireObject) -> Result<Arc<Object>> {
+    let mut shared = wire.0;
+    let metadata = scan::member(&shared.json, "metadata").unwrap_or(b"{}");
+    let rest: RestOfMetadata = serde_json::from_slice(metadata).map_err(|error| {
+        let (kind, name) = (&shared.index.kind, shared.name());
+        Status::internal(format!("{kind} {name:?} from the server is not readable: {error}"))
+    })?;
+    // Nobody else has it yet, so this copies nothing.
+    let index = &mut Arc::make_mut(&mut shared).index.metadata;
+    index.generation = rest.generation;
+    index.labels = rest.labels;
+    index.owner_references = rest.owner_references;
+    index.finalizers = rest.finalizers;
+    index.creation_timestamp = rest.creation_timestamp;
+    index.deletion_timestamp = rest.deletion_timestamp;
+    Ok(shared)
 }
 
 pub fn event(wire: api::WatchEvent) -> Result<WatchEvent> {
@@ -97,7 +115,9 @@ pub fn event(wire: api::WatchEvent) -> Result<WatchEvent> {
         Type::Added => WatchEvent::Added(object(wire)?),
         Type::Modified => WatchEvent::Modified(object(wire)?),
         Type::Deleted => WatchEvent::Deleted(object(wire)?),
-        Type::Bookmark => WatchEvent::Bookmark { resource_version: wire.resource_version },
+        Type::Bookmark => {
+            WatchEvent::Bookmark { resource_version: wire.0.resource_version().to_owned() }
+        }
         Type::Unspecified => return Err(Status::internal("an event without a type")),
     })
 }

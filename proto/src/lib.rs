@@ -12,6 +12,7 @@ pub mod resource;
 pub mod selector;
 pub mod status;
 pub mod timestamp;
+pub mod wire_object;
 
 pub use int_or_string::IntOrString;
 pub use meta::{Condition, ObjectMeta, ObjectReference, OwnerReference};
@@ -21,6 +22,7 @@ pub use resource::Resource;
 pub use selector::{FieldSelector, LabelSelector, Labels, Selector};
 pub use status::Status;
 pub use timestamp::Timestamp;
+pub use wire_object::WireObject;
 
 /// Generated types. They stop at the edges; the core of each crate has its own.
 #[allow(clippy::all, clippy::pedantic)]

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use skiff_client::List;
-use skiff_proto::Object;
 use skiff_proto::grpc::api;
+use skiff_proto::{Object, WireObject};
 
-use super::convert;
-
-/// A chunk is sent when its objects' JSON reaches this.
-const CHUNK_BYTES: usize = 512 * 1024;
+/// A chunk is sent when its objects' JSON reaches this. Small enough to stay in the processor's
+/// cache on its way through encoding and encryption, and for the client to read one while the
+/// next is made.
+const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The chunks of a list; the last one carries the version and the token.
 pub struct Chunks {
@@ -38,7 +38,7 @@ impl Iterator for Chunks {
         let (mut items, mut bytes) = (Vec::new(), 0);
         for object in self.items.by_ref() {
             bytes += object.json.len();
-            items.push(convert::object(&object));
+            items.push(WireObject(object));
             if bytes >= CHUNK_BYTES {
                 break;
             }

@@ -8,7 +8,7 @@ use skiff_client::{
 };
 use skiff_proto::grpc::api;
 use skiff_proto::selector::SelectorError;
-use skiff_proto::{FieldSelector, Object, Resource, Selector, Status};
+use skiff_proto::{FieldSelector, Resource, Selector, Status, WireObject};
 
 use crate::registry;
 
@@ -39,27 +39,14 @@ pub fn selectors(labels: &str, fields: &str) -> Result<(Selector, FieldSelector)
     Ok((Selector::parse(labels).map_err(broken)?, FieldSelector::parse(fields).map_err(broken)?))
 }
 
-pub fn object(object: &Object) -> api::Object {
-    let index = &object.index;
-    api::Object {
-        api_version: index.api_version.clone(),
-        kind: index.kind.clone(),
-        namespace: index.metadata.namespace.clone(),
-        name: index.metadata.name.clone(),
-        uid: index.metadata.uid.clone(),
-        resource_version: index.metadata.resource_version.clone(),
-        json: object.json.clone(),
-    }
-}
-
 pub fn event(event: WatchEvent) -> api::WatchEvent {
     use api::watch_event::Type;
     let (kind, object) = match event {
-        WatchEvent::Added(o) => (Type::Added, object(&o)),
-        WatchEvent::Modified(o) => (Type::Modified, object(&o)),
-        WatchEvent::Deleted(o) => (Type::Deleted, object(&o)),
+        WatchEvent::Added(object) => (Type::Added, WireObject(object)),
+        WatchEvent::Modified(object) => (Type::Modified, WireObject(object)),
+        WatchEvent::Deleted(object) => (Type::Deleted, WireObject(object)),
         WatchEvent::Bookmark { resource_version } => {
-            (Type::Bookmark, api::Object { resource_version, ..Default::default() })
+            (Type::Bookmark, WireObject::version(resource_version))
         }
     };
     api::WatchEvent { r#type: kind.into(), object: Some(object) }

@@ -11,10 +11,10 @@ use futures_util::{Stream, StreamExt};
 use skiff_client::{
     Api, Deleted, ExecInput, ExecOptions, ExecOutput, ListOptions, WatchOptions, WriteOptions,
 };
-use skiff_proto::Status;
 use skiff_proto::grpc::api;
 use skiff_proto::grpc::api::api_server::{Api as Service, ApiServer};
 use skiff_proto::resource::PODS;
+use skiff_proto::{Status, WireObject};
 use tonic::service::Routes;
 use tonic::{Request, Response, Streaming};
 
@@ -86,13 +86,13 @@ impl Service for Face {
         }))
     }
 
-    async fn get(&self, request: Request<api::GetRequest>) -> Answer<api::Object> {
+    async fn get(&self, request: Request<api::GetRequest>) -> Answer<WireObject> {
         let caller = self.caller(&request)?;
         let r = request.into_inner();
         let target =
             convert::target(r.resource, r.namespace, r.name, r.subresource).map_err(wire)?;
         let object = caller.get(&target).await.map_err(wire)?;
-        Ok(Response::new(convert::object(&object)))
+        Ok(Response::new(WireObject(object)))
     }
 
     type ListStream = Outgoing<api::ListChunk>;
@@ -133,27 +133,27 @@ impl Service for Face {
         Ok(Response::new(Box::pin(events)))
     }
 
-    async fn create(&self, request: Request<api::CreateRequest>) -> Answer<api::Object> {
+    async fn create(&self, request: Request<api::CreateRequest>) -> Answer<WireObject> {
         let caller = self.caller(&request)?;
         let r = request.into_inner();
         let target =
             convert::target(r.resource, r.namespace, r.name, r.subresource).map_err(wire)?;
         let options = write_options(r.dry_run, r.field_validation);
         let object = caller.create(&target, r.json, &options).await.map_err(wire)?;
-        Ok(Response::new(convert::object(&object)))
+        Ok(Response::new(WireObject(object)))
     }
 
-    async fn update(&self, request: Request<api::UpdateRequest>) -> Answer<api::Object> {
+    async fn update(&self, request: Request<api::UpdateRequest>) -> Answer<WireObject> {
         let caller = self.caller(&request)?;
         let r = request.into_inner();
         let target =
             convert::target(r.resource, r.namespace, r.name, r.subresource).map_err(wire)?;
         let options = write_options(r.dry_run, r.field_validation);
         let object = caller.update(&target, r.json, &options).await.map_err(wire)?;
-        Ok(Response::new(convert::object(&object)))
+        Ok(Response::new(WireObject(object)))
     }
 
-    async fn patch(&self, request: Request<api::PatchRequest>) -> Answer<api::Object> {
+    async fn patch(&self, request: Request<api::PatchRequest>) -> Answer<WireObject> {
         let caller = self.caller(&request)?;
         let r = request.into_inner();
         let target =
@@ -161,7 +161,7 @@ impl Service for Face {
         let patch = convert::patch(r.r#type, r.patch).map_err(wire)?;
         let options = write_options(r.dry_run, r.field_validation);
         let object = caller.patch(&target, patch, &options).await.map_err(wire)?;
-        Ok(Response::new(convert::object(&object)))
+        Ok(Response::new(WireObject(object)))
     }
 
     async fn delete(&self, request: Request<api::DeleteRequest>) -> Answer<api::DeleteResponse> {
@@ -174,7 +174,7 @@ impl Service for Face {
             Deleted::Gone(object) => (object, true),
             Deleted::Terminating(object) => (object, false),
         };
-        Ok(Response::new(api::DeleteResponse { object: Some(convert::object(&object)), gone }))
+        Ok(Response::new(api::DeleteResponse { object: Some(WireObject(object)), gone }))
     }
 
     async fn delete_collection(
@@ -189,7 +189,7 @@ impl Service for Face {
         let list = ListOptions { labels, fields, ..ListOptions::default() };
         let options = convert::delete_options(r.options);
         let deleted = caller.delete_collection(&target.map_err(wire)?, &list, &options).await;
-        let items = deleted.map_err(wire)?.iter().map(|o| convert::object(o)).collect();
+        let items = deleted.map_err(wire)?.into_iter().map(WireObject).collect();
         Ok(Response::new(api::DeleteCollectionResponse { items }))
     }
 
