@@ -35,6 +35,11 @@ pub fn binary() -> PathBuf {
     path
 }
 
+/// Where a cluster's files go.
+pub fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("skiff-e2e-").tempdir().expect("a folder")
+}
+
 /// A cluster of one node. Dropping it stops the server and cleans the host.
 pub struct Cluster {
     pub host: Host,
@@ -57,10 +62,16 @@ impl Cluster {
 
     /// As `start_with`; `prepare` gets the folder that everything will be in.
     pub fn start_in(purpose: &str, extra: &[&str], prepare: impl FnOnce(&Path)) -> Self {
-        let dir = tempfile::Builder::new().prefix("skiff-e2e-").tempdir().expect("a folder");
-        let extra = extra.iter().map(|s| (*s).to_owned()).collect();
+        let dir = folder();
         prepare(dir.path());
-        let mut cluster = Self { host: Host::new(purpose), dir, server: None, extra, boot: None };
+        let extra: Vec<_> = extra.iter().map(|s| (*s).to_owned()).collect();
+        Self::start_on(Host::new(purpose), dir, &extra)
+    }
+
+    /// On a host and in a folder that have something already.
+    pub fn start_on(host: Host, dir: tempfile::TempDir, extra: &[String]) -> Self {
+        let extra = extra.to_vec();
+        let mut cluster = Self { host, dir, server: None, extra, boot: None };
         cluster.start_server();
         cluster.wait_ready();
         cluster

@@ -22,6 +22,8 @@ pub enum Command {
     Server(Box<ServerArgs>),
     /// Run the store alone; etcd's clients can talk to it
     Store(crate::store::StoreArgs),
+    /// Back the cluster up to one file, and make a new cluster from it
+    Snapshot(crate::snapshot::SnapshotArgs),
     /// Images on this node: import, list, pull
     Image(crate::image::ImageArgs),
     /// What this host lacks, and how to mend it

@@ -7,6 +7,7 @@ mod config;
 mod image;
 mod kubeconfig;
 mod server;
+mod snapshot;
 mod store;
 
 use std::process::ExitCode;
@@ -58,6 +59,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<i32> {
             server::run(config::ServerConfig::from_args(*args)?).await.map(|()| 0)
         }
         Command::Store(args) => store::run(args).await.map(|()| 0),
+        Command::Snapshot(args) => snapshot::run(args).await,
         Command::Image(args) => image::run(args).await,
         Command::Check(args) => check::run(&args),
         Command::Cleanup(args) => cleanup::run(&args).await,

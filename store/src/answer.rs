@@ -186,6 +186,11 @@ pub fn encode_error(e: &mut Encoder, error: &KvError) {
             e.u8(16);
             e.str(text);
         }
+        KvError::Unreachable { datastore, reason } => {
+            e.u8(17);
+            e.str(datastore);
+            e.str(reason);
+        }
     }
 }
 
@@ -195,6 +200,7 @@ pub fn decode_error(d: &mut Decoder) -> Result<KvError, DecodeError> {
         14 => return Ok(KvError::DuplicateKey(d.bytes()?)),
         15 => return Ok(KvError::NoSpace { path: d.str()? }),
         16 => return Ok(KvError::Internal(d.str()?)),
+        17 => return Ok(KvError::Unreachable { datastore: d.str()?, reason: d.str()? }),
         _ => {}
     }
     let (a, b) = (d.i64()?, d.i64()?);
@@ -267,6 +273,7 @@ mod tests {
             Err(KvError::Timeout),
             Err(KvError::Stopped),
             Err(KvError::Internal("x".into())),
+            Err(KvError::Unreachable { datastore: "d".into(), reason: "r".into() }),
         ];
         let mut e = Encoder::default();
         encode_answers(&mut e, &answers);

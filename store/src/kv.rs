@@ -257,6 +257,11 @@ pub enum KvError {
     /// Nothing was written. Reads go on.
     #[error("no space left for writes in {path}: free some, writes resume by themselves")]
     NoSpace { path: String },
+    /// Of an external datastore. Nothing was sent.
+    #[error(
+        "the datastore {datastore} cannot be reached ({reason}); requests succeed again as soon as it can"
+    )]
+    Unreachable { datastore: String, reason: String },
     #[error("no leader: a majority of the members cannot be reached")]
     NoLeader,
     /// The outcome of the write is not known.

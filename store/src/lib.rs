@@ -31,6 +31,7 @@ pub mod kv;
 pub mod mvcc;
 mod ports;
 pub mod raft;
+pub mod remote;
 pub mod snapshot;
 mod store;
 pub mod wal;
@@ -42,6 +43,6 @@ pub use raft::network::receiver::Receiver;
 pub use raft::network::server::{PeerService, PeersError, serve_peers};
 pub use raft::network::transport::{CallError, Method, Target, Transport};
 pub use store::{
-    Alarm, HashKv, Identity, Member, MemberError, OpenError, SnapshotStatus, Status, Store,
-    WatchHandle,
+    Alarm, HashKv, Identity, Member, MemberError, OpenError, RestoreOptions, SnapshotStatus,
+    Status, Store, WatchHandle,
 };

@@ -337,5 +337,6 @@ async fn a_backup_is_restored_as_a_new_cluster() {
     bytes[middle] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     let error = Store::snapshot_status(&path).unwrap_err();
-    assert!(error.to_string().starts_with("store: snapshot: "), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(&path.display().to_string()) && text.contains("snapshot: "), "{text}");
 }

@@ -18,7 +18,9 @@ pub fn status(error: KvError) -> Status {
         ),
         // 507 as WebDAV has it: nothing was written, and trying again helps once space is back.
         KvError::NoSpace { .. } => Status::new(("InsufficientStorage", 507), error.to_string()),
-        KvError::NoLeader | KvError::Stopped => Status::unavailable(error.to_string()),
+        KvError::NoLeader | KvError::Unreachable { .. } | KvError::Stopped => {
+            Status::unavailable(error.to_string())
+        }
         KvError::Timeout => Status::new(
             reason::TIMEOUT,
             "Timeout: request did not complete within the allotted timeout; the write may still happen",

@@ -36,6 +36,18 @@ pub struct ServerArgs {
     /// etcd API of the store, on loopback, by client certificate [default: 2379]
     #[arg(long)]
     pub store_listen_port: Option<u16>,
+    /// Use this etcd cluster instead of the embedded store: https://HOST:2379,...
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub datastore_endpoint: Vec<String>,
+    /// CA of that cluster's certificates
+    #[arg(long, value_name = "FILE")]
+    pub datastore_cafile: Option<PathBuf>,
+    /// Client certificate for that cluster
+    #[arg(long, value_name = "FILE")]
+    pub datastore_certfile: Option<PathBuf>,
+    /// Key of that certificate
+    #[arg(long, value_name = "FILE")]
+    pub datastore_keyfile: Option<PathBuf>,
     /// The node's own API [default: 10250]
     #[arg(long)]
     pub kubelet_port: Option<u16>,
@@ -98,6 +110,10 @@ impl ServerArgs {
             bind_address: self.bind_address.or(file.bind_address),
             https_listen_port: self.https_listen_port.or(file.https_listen_port),
             store_listen_port: self.store_listen_port.or(file.store_listen_port),
+            datastore_endpoint: list(self.datastore_endpoint, file.datastore_endpoint),
+            datastore_cafile: self.datastore_cafile.or(file.datastore_cafile),
+            datastore_certfile: self.datastore_certfile.or(file.datastore_certfile),
+            datastore_keyfile: self.datastore_keyfile.or(file.datastore_keyfile),
             kubelet_port: self.kubelet_port.or(file.kubelet_port),
             ingress_http_port: self.ingress_http_port.or(file.ingress_http_port),
             tls_san: list(self.tls_san, file.tls_san),

@@ -2,6 +2,7 @@
 
 mod args;
 mod cidr;
+mod datastore;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -13,6 +14,7 @@ use skiff_proto::model::Taint;
 
 pub use args::ServerArgs;
 pub use cidr::Cidr;
+pub use datastore::Datastore;
 
 /// Parts that `--disable` can leave out.
 pub const PARTS: [&str; 5] = ["controllers", "scheduler", "kubelet", "proxy", "ingress"];
@@ -31,6 +33,8 @@ pub struct ServerConfig {
     pub node_ip: IpAddr,
     pub api: SocketAddr,
     pub store_client: SocketAddr,
+    /// An etcd cluster instead of the embedded store.
+    pub datastore: Option<Datastore>,
     pub kubelet: SocketAddr,
     pub ingress: Vec<SocketAddr>,
     pub tls_san: Vec<String>,
@@ -98,6 +102,11 @@ impl ServerConfig {
         let node_ports =
             faults.range(args.service_node_port_range.as_deref().unwrap_or("30000-32767"));
         let proxy_mode = faults.parse("proxy-mode", args.proxy_mode, skiff_proxy::Mode::default());
+        let datastore = Datastore::checked(
+            args.datastore_endpoint,
+            [args.datastore_cafile, args.datastore_certfile, args.datastore_keyfile],
+            &mut faults,
+        );
         let mut disabled = args.disable;
         if args.disable_agent {
             disabled.extend(["kubelet", "proxy", "ingress"].map(str::to_owned));
@@ -128,6 +137,7 @@ impl ServerConfig {
             data_dir,
             node_name,
             node_ip,
+            datastore,
             cluster_cidr,
             service_cidr,
             node_ports,

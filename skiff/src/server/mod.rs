@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::Context;
 use skiff_apiserver::Core;
 use skiff_kit::graph::Graph;
-use skiff_store::Store;
+use skiff_store::kv::Kv;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -27,13 +27,13 @@ pub use identities::Identities;
 /// has written before it became ready.
 #[derive(Default)]
 struct Shared {
-    store: OnceLock<Arc<Store>>,
+    store: OnceLock<Arc<dyn Kv>>,
     core: OnceLock<Arc<Core>>,
     containerd: OnceLock<std::path::PathBuf>,
 }
 
 impl Shared {
-    fn store(&self) -> anyhow::Result<Arc<Store>> {
+    fn store(&self) -> anyhow::Result<Arc<dyn Kv>> {
         self.store.get().cloned().context("the store is not there")
     }
 
@@ -68,7 +68,10 @@ pub async fn run(config: ServerConfig) -> anyhow::Result<()> {
         shared: Arc::new(Shared::default()),
     };
     let mut graph = Graph::default();
-    parts::add_store(&mut graph, wiring.clone());
+    match &config.datastore {
+        Some(datastore) => parts::add_datastore(&mut graph, wiring.clone(), datastore.clone()),
+        None => parts::add_store(&mut graph, wiring.clone()),
+    }
     parts::add_apiserver(&mut graph, wiring.clone());
     for (part, add) in parts::ON_THE_API {
         if config.enabled(part) {

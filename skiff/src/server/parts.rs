@@ -9,11 +9,12 @@ use anyhow::Context;
 use skiff_kit::graph::{Context as Part, Graph};
 use skiff_kit::tls::{ClientAuth, server_config};
 use skiff_store::Store;
+use skiff_store::remote::Remote;
 use tokio::net::TcpListener;
 
 use super::identities::Identities;
 use super::{Wiring, network};
-use crate::config::ServerConfig;
+use crate::config::{Datastore, ServerConfig};
 
 /// How often the node of an all-in-one renews its Lease. It lives and dies with its control
 /// plane, so its heartbeat tells nothing that the process does not. A heartbeat costs one
@@ -54,6 +55,26 @@ pub(super) fn add_store(graph: &mut Graph, wiring: Wiring) {
                 .await;
         store.shutdown().await;
         Ok(served?)
+    });
+}
+
+/// An etcd cluster in the embedded store's place. It has its own clients and certificates,
+/// so no etcd face is served here.
+pub(super) fn add_datastore(graph: &mut Graph, wiring: Wiring, datastore: Datastore) {
+    let Wiring { config, shared, .. } = wiring;
+    graph.add("store", &[], move |part| async move {
+        let endpoints = datastore.endpoints.join(",");
+        if config.data_dir.join("store").exists() {
+            tracing::warn!(
+                endpoints,
+                "--datastore-endpoint is used; the objects of the embedded store stay unused"
+            );
+        }
+        shared.store.set(Remote::connect(datastore.options()?).await?).ok();
+        tracing::info!(endpoints, "using an external datastore");
+        part.ready()();
+        part.shutdown.cancelled().await;
+        Ok(())
     });
 }
 

@@ -31,7 +31,7 @@ pub fn kv(error: KvError) -> Status {
         KvError::LeaseNotFound(_) => (Code::NotFound, "etcdserver: requested lease not found"),
         KvError::LeaseExists(_) => (Code::FailedPrecondition, "etcdserver: lease already exists"),
         KvError::LeaseTtlTooLarge(_) => (Code::OutOfRange, "etcdserver: too large lease TTL"),
-        KvError::NoLeader => return no_leader(),
+        KvError::NoLeader | KvError::Unreachable { .. } => return no_leader(),
         KvError::Timeout => (Code::Unavailable, "etcdserver: request timed out"),
         KvError::Stopped => return stopped(),
         // As etcd answers what it has no code for. Clients do not try again by themselves.

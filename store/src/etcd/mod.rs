@@ -23,6 +23,10 @@ mod maintenance;
 mod server;
 mod watch;
 
+/// A failure as etcd says it.
+#[cfg(test)]
+pub(crate) use self::error::kv as status;
+
 use std::sync::Arc;
 
 use skiff_proto::grpc::etcdserverpb as pb;

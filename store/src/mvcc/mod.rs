@@ -14,7 +14,7 @@ pub mod apply;
 pub mod check;
 pub mod index;
 pub mod lease;
-mod range;
+pub(crate) mod range;
 pub mod read;
 pub mod recent;
 pub mod record;

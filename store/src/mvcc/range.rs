@@ -75,7 +75,7 @@ fn starts_before_end(start: &Bound<Bytes>, end: &Bound<Bytes>) -> bool {
 }
 
 /// The first key after all that start with `prefix`; none if there is no such key.
-fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
+pub fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
     let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
     let mut end = prefix[..=last].to_vec();
     end[last] += 1;

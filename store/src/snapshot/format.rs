@@ -19,7 +19,7 @@ use crate::kv::LeaseId;
 use crate::mvcc::record::Record;
 use crate::mvcc::revision::Rev;
 
-const MAGIC: &[u8; 8] = b"SKIFFSN1";
+pub(super) const MAGIC: &[u8; 8] = b"SKIFFSN1";
 /// Far more than a record may have; a guard against a damaged length.
 const MAX_ITEM_BYTES: u32 = 256 << 20;
 
@@ -29,6 +29,13 @@ pub enum SnapshotError {
     Io { operation: &'static str, source: io::Error },
     #[error("snapshot: this is not a snapshot of this store")]
     NotASnapshot,
+    #[error(
+        "snapshot: this is a snapshot of an etcd, not of this store: restore it with \
+         `etcdctl snapshot restore`, and name that etcd with --datastore-endpoint"
+    )]
+    Etcd,
+    #[error("snapshot: format {0} is newer than this program knows: restore it with a newer one")]
+    Newer(u32),
     #[error("snapshot: damaged: {0}")]
     Damaged(&'static str),
     #[error("snapshot: {0}")]
@@ -190,10 +197,10 @@ fn read_item(input: &mut impl Read, hash: &mut Sha256) -> Result<Option<Bytes>, 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn sample() -> Vec<u8> {
+    pub fn sample() -> Vec<u8> {
         let header = Header {
             cluster_id: 7,
             meta: Meta { revision: 5, compacted: 2, ..Default::default() },

@@ -4,8 +4,10 @@
 //! also what a member that is far behind is sent, what a broken engine is rebuilt from, and
 //! what a backup is.
 
+pub mod backup;
 pub mod files;
 pub mod format;
 
+pub use backup::{BackupReader, BackupWriter, Kept, Manifest};
 pub use files::{SnapshotFile, SnapshotFolder};
 pub use format::{Header, SnapshotError, SnapshotReader, SnapshotWriter};

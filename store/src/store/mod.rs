@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::identity::Identity;
 pub use self::members::{Member, MemberError};
-pub use self::restore::SnapshotStatus;
+pub use self::restore::{RestoreOptions, SnapshotStatus};
 pub use self::status::{Alarm, HashKv, Status};
 pub use self::watch::WatchHandle;
 
@@ -68,6 +68,8 @@ pub enum OpenError {
     Snapshot(#[from] SnapshotError),
     #[error("store: no space left to open {path}: free some and start again; nothing was changed")]
     NoSpace { path: PathBuf },
+    #[error("{path}: {source}")]
+    Backup { path: PathBuf, source: SnapshotError },
     #[error("store: {path} holds a member already: restore into an empty folder")]
     NotEmpty { path: PathBuf },
     #[error("store: rebuild the engine in {path}: {source}")]

@@ -1,8 +1,6 @@
-//! Snapshot files outside of a running store: what one holds, and a new cluster from it.
+//! Backups outside of a running store: what one holds, and a new cluster from it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,43 +10,68 @@ use crate::config::Config;
 use crate::engine::Meta;
 use crate::kv::Revision;
 use crate::raft::types::{AppliedTo, MemberSet, StoredMembership, log_id};
-use crate::snapshot::{Header, SnapshotError, SnapshotFolder, SnapshotReader};
+use crate::snapshot::{BackupReader, Header, Kept, Manifest, SnapshotError, SnapshotFolder};
 use crate::wal::disk::{Disk, RealDisk};
 
-/// What a snapshot file holds; it has been read to its end and is whole.
+/// What a backup holds; it has been read to its end and is whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotStatus {
     pub cluster_id: u64,
     pub revision: Revision,
+    pub compacted: Revision,
     pub records: u64,
     pub bytes: u64,
+    /// `None`: the store alone, without the cluster's own files.
+    pub manifest: Option<Manifest>,
+    pub files: Vec<Kept>,
 }
 
-fn open(path: &Path) -> Result<SnapshotReader<BufReader<File>>, OpenError> {
-    let file = File::open(path).map_err(io_error("open", path))?;
-    Ok(SnapshotReader::start(BufReader::new(file))?)
+/// How the new cluster's revisions go on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RestoreOptions {
+    /// Clients that have seen revisions written after the backup must not see them again
+    /// with another meaning: leave this many out.
+    pub bump_revision: u64,
+    /// Watches from before are told to list again.
+    pub mark_compacted: bool,
 }
 
 impl Store {
-    /// Reads a snapshot file through. Blocks.
+    /// Reads a backup through. Blocks.
     pub fn snapshot_status(path: &Path) -> Result<SnapshotStatus, OpenError> {
-        let mut reader = open(path)?;
+        let fault = |source| OpenError::Backup { path: path.to_owned(), source };
+        let mut reader = BackupReader::open(path).map_err(fault)?;
         let mut records = 0;
-        while reader.next_record()?.is_some() {
+        while reader.store.next_record().map_err(fault)?.is_some() {
             records += 1;
         }
-        Ok(SnapshotStatus {
-            cluster_id: reader.header.cluster_id,
-            revision: reader.header.meta.revision,
+        let status = SnapshotStatus {
+            cluster_id: reader.store.header.cluster_id,
+            revision: reader.store.header.meta.revision,
+            compacted: reader.store.header.meta.compacted,
             records,
             bytes: std::fs::metadata(path).map_err(io_error("look at", path))?.len(),
-        })
+            manifest: reader.manifest.clone(),
+            files: std::mem::take(&mut reader.files),
+        };
+        reader.finish().map_err(fault)?;
+        Ok(status)
     }
 
-    /// Fills an empty data folder from a snapshot file, as a member of a new cluster made of
-    /// the configuration's members. Revisions go on from the snapshot's. Blocks.
+    /// Fills an empty data folder from a backup, as a member of a new cluster made of the
+    /// configuration's members. Revisions go on from the backup's. Blocks.
     pub fn restore(path: &Path, config: &Config) -> Result<Identity, OpenError> {
+        Self::restore_with(path, config, RestoreOptions::default())
+    }
+
+    pub fn restore_with(
+        path: &Path,
+        config: &Config,
+        options: RestoreOptions,
+    ) -> Result<Identity, OpenError> {
         config.validate()?;
+        let fault = |source| OpenError::Backup { path: path.to_owned(), source };
+        let mut reader = BackupReader::open(path).map_err(fault)?;
         let dir = &config.data_dir;
         std::fs::create_dir_all(dir).map_err(io_error("create", dir))?;
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
@@ -57,18 +80,26 @@ impl Store {
             return Err(OpenError::NotEmpty { path: dir.clone() });
         }
         let folder = SnapshotFolder::open(disk.clone(), dir.join("snapshots"))?;
-        let mut reader = open(path)?;
+        let mut meta =
+            Meta { applied: first_entry(config).encode(), ..reader.store.header.meta.clone() };
+        let bump = Revision::try_from(options.bump_revision).unwrap_or(Revision::MAX);
+        meta.revision = meta.revision.saturating_add(bump);
+        if options.mark_compacted {
+            meta.compacted = meta.revision;
+        }
         let header = Header {
             cluster_id: config.cluster_id(),
-            meta: Meta { applied: first_entry(config).encode(), ..reader.header.meta.clone() },
-            leases: reader.header.leases.clone(),
+            meta,
+            leases: reader.store.header.leases.clone(),
         };
         let file = folder.write(&header, |writer| {
-            while let Some((rev, record)) = reader.next_record()? {
+            while let Some((rev, record)) = reader.store.next_record()? {
                 writer.record(rev, &record)?;
             }
             Ok::<_, SnapshotError>(())
-        })?;
+        });
+        let file = file.map_err(fault)?;
+        reader.finish().map_err(fault)?;
         folder.keep(&file, 0, 0)?;
         // Last, so that a restore that did not finish is known as one.
         identity::load(&*disk, config)

@@ -160,3 +160,76 @@ fn certificates(dir: &Path) -> rustls::ServerConfig {
     std::fs::write(dir.join("client.key"), client.key_pem).unwrap();
     server_config(&server, &ca.cert_pem, ClientAuth::Required).unwrap()
 }
+
+/// A real etcd in a folder of its own; killed when it is dropped.
+pub struct Etcd {
+    pub dir: tempfile::TempDir,
+    pub url: String,
+    flags: Vec<String>,
+    child: Option<tokio::process::Child>,
+}
+
+impl Etcd {
+    pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    pub async fn with(more: &[&str]) -> Self {
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (clients, peers) = (free(), free());
+        let url =
+            |listener: &std::net::TcpListener| format!("http://{}", listener.local_addr().unwrap());
+        let (url, peer_url) = (url(&clients), url(&peers));
+        drop((clients, peers));
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data").display().to_string();
+        let cluster = format!("default={peer_url}");
+        let mut flags: Vec<String> = [
+            ["--data-dir", &data],
+            ["--listen-client-urls", &url],
+            ["--advertise-client-urls", &url],
+            ["--listen-peer-urls", &peer_url],
+            ["--initial-advertise-peer-urls", &peer_url],
+            ["--initial-cluster", &cluster],
+        ]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+        flags.extend(more.iter().map(|flag| (*flag).to_owned()));
+        let mut etcd = Self { dir, url, flags, child: None };
+        etcd.run().await;
+        etcd
+    }
+
+    /// Also again, after it was killed.
+    pub async fn run(&mut self) {
+        use skiff_proto::grpc::etcdserverpb as pb;
+        let mut command = Command::new("etcd");
+        command.args(&self.flags).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        let child = command
+            .spawn()
+            .expect("run etcd: it is in Debian's package etcd-server, which this test needs");
+        self.child = Some(child);
+        let request = || pb::RangeRequest { key: "x".into(), ..Default::default() };
+        let answers = async {
+            loop {
+                let client = pb::kv_client::KvClient::connect(self.url.clone()).await;
+                if let Ok(mut client) = client
+                    && client.range(request()).await.is_ok()
+                {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, answers).await.expect("etcd answers in time");
+    }
+
+    /// As a power loss would end it.
+    pub async fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().await.unwrap();
+        }
+    }
+}
