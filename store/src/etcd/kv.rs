@@ -4,7 +4,7 @@ use skiff_proto::grpc::etcdserverpb as pb;
 use tonic::{Request, Response, Status};
 
 use super::{Face, convert, error};
-use crate::kv::{Kv, Op, OpResponse, Revision, TxnRequest};
+use crate::kv::{Kv, KvError, LeaseId, Op, OpResponse, Revision, TxnRequest};
 
 impl Face {
     /// A single write is a transaction of one operation.
@@ -14,6 +14,12 @@ impl Face {
         let answer = response.responses.pop();
         let answer = answer.ok_or_else(|| unexpected("nothing"))?;
         Ok((response.revision, answer))
+    }
+}
+
+impl Face {
+    fn lease_is_gone(&self, lease: LeaseId) -> bool {
+        lease != 0 && self.store.inner.core.mvcc().leases().get(lease).is_none()
     }
 }
 
@@ -37,7 +43,19 @@ impl pb::kv_server::Kv for Face {
         &self,
         request: Request<pb::PutRequest>,
     ) -> Result<Response<pb::PutResponse>, Status> {
-        let (revision, answer) = self.one(Op::Put(convert::put(request.into_inner()))).await?;
+        let request = convert::put(request.into_inner());
+        let lease = request.lease;
+        let txn = TxnRequest { success: vec![Op::Put(request)], ..Default::default() };
+        let mut response = match self.store.txn(txn).await {
+            // Of a key and a lease that are both missing, etcd names the lease in a put, and
+            // the key in a transaction.
+            Err(KvError::KeyNotFound) if self.lease_is_gone(lease) => {
+                return Err(error::kv(KvError::LeaseNotFound(lease)));
+            }
+            outcome => outcome.map_err(error::kv)?,
+        };
+        let revision = response.revision;
+        let answer = response.responses.pop().ok_or_else(|| unexpected("nothing"))?;
         let OpResponse::Put { prev } = answer else { return Err(unexpected("another's answer")) };
         let header = self.header(revision);
         Ok(Response::new(pb::PutResponse { header, prev_kv: prev.map(convert::key_value) }))

@@ -61,7 +61,8 @@ impl Mvcc {
     }
 
     fn apply_compact(&mut self, revision: Revision) -> Answer {
-        if revision <= self.compacted {
+        // etcd takes a compaction at 0 where nothing has been compacted, and does nothing.
+        if revision <= self.compacted && (revision, self.compacted) != (0, 0) {
             return Err(KvError::Compacted { requested: revision, compacted: self.compacted });
         }
         if revision > self.revision {

@@ -71,7 +71,11 @@ impl Writes {
 fn check_intervals(ops: &[Op]) -> Result<Writes, KvError> {
     let mut writes = Writes::default();
     for op in ops {
-        if let Op::Delete(delete) = op {
+        // To etcd, looking for keys written twice, a range to the end of all keys is empty:
+        // its end, `\0`, lies before every key.
+        if let Op::Delete(delete) = op
+            && !matches!(delete.range, KeyRange::From(_))
+        {
             writes.deletes.push(delete.range.clone());
         }
     }

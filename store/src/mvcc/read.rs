@@ -50,8 +50,11 @@ impl Mvcc {
         let at = if request.revision > 0 { request.revision } else { current };
         let limit = if request.limit > 0 { request.limit as usize } else { usize::MAX };
         let sort = effective_sort(request.sort);
-        // With an order of its own, or hits that are filtered, all have to be looked at.
-        let wanted = if sort.is_some() { usize::MAX } else { limit.saturating_add(1) };
+        // With an order of its own, all have to be looked at. With a target but no order, etcd
+        // takes the first keys up to the limit and sorts those, unless it has to filter.
+        let cut_first = request.sort.0 == SortOrder::None && !is_filtered(request);
+        let all = sort.is_some() && !cut_first;
+        let wanted = if all { usize::MAX } else { limit.saturating_add(1) };
         let mut plan = RangePlan {
             hits: Vec::new(),
             revision: current,
@@ -151,6 +154,16 @@ fn effective_sort((order, target): (SortOrder, SortTarget)) -> Option<(SortOrder
         (SortOrder::None, target) => Some((SortOrder::Ascend, target)),
         given => Some(given),
     }
+}
+
+fn is_filtered(request: &RangeRequest) -> bool {
+    let bounds = [
+        request.min_mod_revision,
+        request.max_mod_revision,
+        request.min_create_revision,
+        request.max_create_revision,
+    ];
+    bounds.iter().any(|bound| *bound != 0)
 }
 
 fn passes(request: &RangeRequest, version: &Version) -> bool {

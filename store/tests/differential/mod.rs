@@ -1,0 +1,5 @@
+//! What the comparison of etcd and the store is made of.
+
+pub mod generate;
+pub mod sides;
+pub mod watches;
