@@ -187,9 +187,21 @@ impl Disk for RealDisk {
         let file =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Box::new(file)),
+            Ok(()) => Ok(Box::new(LockFile(file))),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+/// The lock goes with this and not with the last copy of the file: a program that is just
+/// being started holds one until it is replaced by its own.
+struct LockFile(File);
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "cannot unlock the data folder");
         }
     }
 }
