@@ -211,6 +211,7 @@ impl Wire {
             Request::Snapshot(_, bytes, _) => bytes.len(),
         };
         if let Request::Call(method, body) = &request
+            && may_come_twice(*method)
             && self.random.percent(self.duplicate_percent)
             && let Some(at) = self.arrival(from, to, bytes)
         {
@@ -224,6 +225,13 @@ impl Wire {
             None => self.lose(reply),
         }
     }
+}
+
+/// Raft repeats these itself and bears them twice. The others come once at most: the port says
+/// that a transport never repeats a call.
+fn may_come_twice(method: Method) -> bool {
+    use Method::*;
+    matches!(method, AppendEntries | Heartbeat | Vote | ReadIndex | Members)
 }
 
 #[derive(Clone)]
