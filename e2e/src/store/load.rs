@@ -7,7 +7,7 @@
 //! and in the end every acknowledged write.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -33,10 +33,19 @@ pub struct Seen {
     /// The newest revision that was acknowledged to anybody.
     revision: AtomicI64,
     stop: AtomicBool,
+    /// Writers that may still be told of a success.
+    writing: AtomicUsize,
     acks: Mutex<Vec<Instant>>,
     reads: AtomicI64,
     unknown: AtomicI64,
     faults: Mutex<Vec<String>>,
+}
+
+impl Seen {
+    /// No further write will be acknowledged.
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Acquire) && self.writing.load(Ordering::Acquire) == 0
+    }
 }
 
 /// Clients of every member, running.
@@ -71,7 +80,8 @@ impl Report {
 impl Load {
     /// Each member has clients of its own, which stay with it.
     pub fn start(members: &[Member]) -> Self {
-        let seen = Arc::new(Seen::default());
+        let writing = AtomicUsize::new(members.len() * WRITERS);
+        let seen = Arc::new(Seen { writing, ..Seen::default() });
         let spawn = |member: &Member| {
             let (seen, url) = (seen.clone(), member.client_url.clone());
             let (name, namespace) = (member.name.clone(), member.namespace.clone());
@@ -146,7 +156,11 @@ fn enter(namespace: &str) {
 async fn clients(seen: Arc<Seen>, name: String, url: String) -> Events {
     let local = tokio::task::LocalSet::new();
     for at in 0..WRITERS {
-        local.spawn_local(writer(seen.clone(), format!("{PREFIX}{name}-{at}"), url.clone()));
+        let (seen, url, base) = (seen.clone(), url.clone(), format!("{PREFIX}{name}-{at}"));
+        local.spawn_local(async move {
+            writer(seen.clone(), base, url).await;
+            seen.writing.fetch_sub(1, Ordering::AcqRel);
+        });
     }
     for _ in 0..READERS {
         local.spawn_local(reader(seen.clone(), url.clone()));
@@ -239,7 +253,7 @@ async fn watcher(seen: Arc<Seen>, name: String, url: String) -> Events {
         if seen.stop.load(Ordering::Acquire) {
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + super::PATIENCE);
             let revision = seen.revision.load(Ordering::Acquire);
-            if next > revision || Instant::now() > deadline {
+            if (seen.is_over() && next > revision) || Instant::now() > deadline {
                 return events;
             }
         }
@@ -276,9 +290,7 @@ async fn follow(
             events.entry(key).or_default().push(value);
             *next = revision + 1;
         }
-        if seen.stop.load(Ordering::Acquire)
-            && *next > now.max(seen.revision.load(Ordering::Acquire))
-        {
+        if seen.is_over() && *next > now.max(seen.revision.load(Ordering::Acquire)) {
             break;
         }
     }

@@ -1,5 +1,6 @@
 //! What the operator's side asks: status, members, hashes, snapshots, leadership.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -103,15 +104,24 @@ impl Store {
         let hashed = self.inner.core.background.run("hash", move || {
             let mut digest = Digest::default();
             let compacted = view.meta.compacted;
+            // What compaction has set free may or may not have been removed here yet, and the
+            // index may be compacted further meanwhile: of each key only its newest version
+            // from before counts, found among the records that the view keeps.
+            let mut before = BTreeMap::new();
             core.engine.scan(Rev::default(), Rev::new(upto, u32::MAX), &mut |rev, record| {
-                // What compaction has set free may or may not have been removed here yet.
-                if rev.main > compacted
-                    || core.mvcc().index().get(&record.key, compacted).is_some_and(|v| v.rev == rev)
-                {
-                    digest.add(rev, record.checksum(rev));
+                let checksum = record.checksum(rev);
+                if rev.main > compacted {
+                    digest.add(rev, checksum);
+                } else if record.is_tombstone() {
+                    before.remove(&record.key);
+                } else {
+                    before.insert(record.key, (rev, checksum));
                 }
                 true
             })?;
+            for (rev, checksum) in before.into_values() {
+                digest.add(rev, checksum);
+            }
             Ok::<_, crate::engine::EngineError>((digest, compacted))
         });
         let (digest, compacted) = hashed.await.map_err(internal)?.map_err(internal)?;
