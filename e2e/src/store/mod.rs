@@ -181,13 +181,6 @@ impl Member {
         Ok((leader, status["header"]["member_id"].as_u64().ok_or("no id")?))
     }
 
-    /// How many entries its log has had.
-    pub fn raft_index(&self) -> Result<u64, String> {
-        let out = self.try_ctl(&["endpoint", "status", "-w", "json"])?;
-        let status: serde_json::Value = serde_json::from_str(&out).map_err(|e| e.to_string())?;
-        status[0]["Status"]["raftIndex"].as_u64().ok_or("no raftIndex".to_owned())
-    }
-
     pub fn wait_healthy(&self) {
         eventually(&format!("member {} is healthy", self.name), PATIENCE, || {
             self.try_ctl(&["endpoint", "health"])
