@@ -56,8 +56,29 @@ pub enum ConnectError {
     NoEndpoint { flag: &'static str },
     #[error("{flag} {url}: {fault}")]
     Endpoint { flag: &'static str, url: String, fault: String },
-    #[error("{flag}: no endpoint can be used\n  {}", faults.join("\n  "))]
-    AllFailed { flag: &'static str, faults: Vec<String> },
+    #[error("{flag}: no endpoint can be used\n  {}", lines(faults))]
+    AllFailed { flag: &'static str, faults: Vec<Fault> },
+}
+
+impl ConnectError {
+    /// Whether a cluster that is just starting looks like this.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::AllFailed { faults, .. } if faults.iter().any(|fault| fault.may_pass))
+    }
+}
+
+/// Why one endpoint cannot be used.
+#[derive(Debug)]
+pub struct Fault {
+    text: String,
+    /// Nobody listens, or nobody leads yet; the settings may be right.
+    may_pass: bool,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 /// A connection that was good when it was made.
@@ -176,10 +197,32 @@ impl Endpoints {
     pub async fn connect_first(&self) -> Result<(Channel, Arc<str>), ConnectError> {
         self.probe(super::START_TIMEOUT).await?;
         let flag = self.flags.endpoint;
-        let fault =
-            |error: KvError| ConnectError::AllFailed { flag, faults: vec![error.to_string()] };
+        let fault = |error: KvError| ConnectError::AllFailed {
+            flag,
+            faults: vec![Fault { text: error.to_string(), may_pass: false }],
+        };
         let connection = self.get().await.map_err(fault)?;
         Ok((connection.channel, connection.url))
+    }
+
+    /// As [`Self::probe`], and again while the cluster may still be starting: after a reboot
+    /// the two come up together.
+    pub async fn wait(&self, limit: Duration) -> Result<(), ConnectError> {
+        let deadline = Instant::now() + limit;
+        let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
+        let mut told = false;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Err(error) = self.probe(left).await else { return Ok(()) };
+            let pause = backoff.next();
+            if !error.may_pass() || Instant::now() + pause >= deadline {
+                return Err(error);
+            }
+            if !std::mem::replace(&mut told, true) {
+                tracing::info!(limit_seconds = limit.as_secs(), why = %error, "waiting for the datastore");
+            }
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Asks each endpoint in turn until one answers. TLS 1.3 tells a client only with the
@@ -193,8 +236,13 @@ impl Endpoints {
                     self.state.lock().await.next = at;
                     return Ok(());
                 }
-                Ok(Err(fault)) => faults.push(format!("{url}: {fault}")),
-                Err(_) => faults.push(format!("{url}: no answer within {limit:?}")),
+                Ok(Err(Fault { text, may_pass })) => {
+                    faults.push(Fault { text: format!("{url}: {text}"), may_pass });
+                }
+                Err(_) => {
+                    let text = format!("{url}: no answer within {limit:?}");
+                    faults.push(Fault { text, may_pass: true });
+                }
             }
         }
         Err(ConnectError::AllFailed { flag: self.flags.endpoint, faults })
@@ -230,20 +278,48 @@ fn endpoint(url: &str, options: &Options) -> Result<(Arc<str>, Endpoint), Connec
     Ok((url.into(), endpoint))
 }
 
-async fn ask(endpoint: &Endpoint, flags: &Flags) -> Result<(), String> {
-    let channel = endpoint.connect().await.map_err(|error| hint(&reason(&error), flags))?;
+async fn ask(endpoint: &Endpoint, flags: &Flags) -> Result<(), Fault> {
+    let wrong = |text| Fault { text, may_pass: false };
+    let channel = endpoint.connect().await.map_err(|error| Fault {
+        text: hint(&reason(&error), flags),
+        may_pass: nobody_there(&error),
+    })?;
     let wire = pb::RangeRequest { key: "\0".into(), count_only: true, ..Default::default() };
     let mut client = pb::kv_client::KvClient::new(channel);
     let Err(status) = client.range(wire).await else { return Ok(()) };
     match status.source() {
-        None => Err(hint(status.message(), flags)),
+        // etcd's own words; without a leader it is unavailable.
+        None => Err(Fault {
+            text: hint(status.message(), flags),
+            may_pass: status.code() == tonic::Code::Unavailable,
+        }),
         // TLS was agreed on, and then the connection closed: what TLS 1.3 looks like when a
         // server does not like the client. Its alert does not always arrive.
         Some(source) if endpoint.uri().scheme_str() == Some("https") => {
-            Err(refused(flags, &reason(source)))
+            Err(wrong(refused(flags, &reason(source))))
         }
-        Some(source) => Err(reason(source)),
+        Some(source) => Err(wrong(reason(source))),
     }
+}
+
+/// Whether the network, not the peer, said no.
+fn nobody_there(error: &(dyn Error + 'static)) -> bool {
+    use std::io::ErrorKind::*;
+    let refused = |error: &std::io::Error| {
+        matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable | TimedOut)
+    };
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref().is_some_and(refused) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn lines(faults: &[Fault]) -> String {
+    faults.iter().map(|fault| fault.text.as_str()).collect::<Vec<_>>().join("\n  ")
 }
 
 fn refused(flags: &Flags, why: &str) -> String {
@@ -305,11 +381,31 @@ mod tests {
         let endpoints = ["http://127.0.0.1:1".to_owned(), "http://127.0.0.1:2".to_owned()].into();
         let options = Options { endpoints, ..Default::default() };
         let endpoints = Endpoints::new(&options).unwrap();
-        let error = endpoints.probe(Duration::from_secs(5)).await.unwrap_err().to_string();
+        let error = endpoints.probe(Duration::from_secs(5)).await.unwrap_err();
+        assert!(error.may_pass(), "a cluster may be starting there");
+        let error = error.to_string();
         for part in ["--datastore-endpoint", "127.0.0.1:1: ", "127.0.0.1:2: ", "refused"] {
             assert!(error.contains(part), "{part} not in {error}");
         }
         let error = endpoints.get().await.err().unwrap().to_string();
         assert!(error.contains("http://127.0.0.1:1,http://127.0.0.1:2"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_speaks_no_tls_is_not_waited_for() {
+        skiff_kit::tls::install_provider();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 400\r\n").await;
+            }
+        });
+        let ca = skiff_kit::pki::Ca::load_or_create(tempfile::tempdir().unwrap().path(), "ca");
+        let tls = Tls { ca_pem: ca.unwrap().cert_pem, identity: None };
+        let options = Options { endpoints: vec![url], tls: Some(tls), ..Default::default() };
+        let endpoints = Endpoints::new(&options).unwrap();
+        let error = endpoints.wait(Duration::from_secs(60)).await.unwrap_err();
+        assert!(!error.may_pass() && error.to_string().contains("does not speak TLS"), "{error}");
     }
 }

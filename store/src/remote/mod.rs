@@ -36,7 +36,7 @@ const MAX_ANSWER_BYTES: usize = i32::MAX as usize;
 /// Messages of a watch that wait for its reader.
 const WATCH_QUEUE_MESSAGES: usize = 256;
 /// How long a first connection may take before the start is given up.
-pub const START_TIMEOUT: Duration = Duration::from_secs(10);
+pub const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Where the cluster is, and how it is known.
 #[derive(Debug, Clone, Default)]
@@ -59,10 +59,10 @@ pub struct Remote {
 
 impl Remote {
     /// Connects, and asks for an answer, so that a wrong endpoint or certificate is told at
-    /// the start.
+    /// the start. A cluster that does not listen yet is waited for.
     pub async fn connect(options: Options) -> Result<Arc<Self>, ConnectError> {
         let endpoints = Arc::new(Endpoints::new(&options)?);
-        endpoints.probe(START_TIMEOUT).await?;
+        endpoints.wait(START_TIMEOUT).await?;
         let watch_queue_messages = match options.watch_queue_messages {
             0 => WATCH_QUEUE_MESSAGES,
             given => given,
