@@ -5,6 +5,7 @@ mod fakes;
 
 use fakes::{Node, condition, container};
 use serde_json::json;
+use skiff_proto::resource::PODS;
 
 fn one(args: serde_json::Value) -> serde_json::Value {
     json!({"containers": [{"name": "c", "image": "app:1", "args": args}], "terminationGracePeriodSeconds": 1})
@@ -13,11 +14,7 @@ fn one(args: serde_json::Value) -> serde_json::Value {
 #[tokio::test]
 async fn a_bound_pod_runs_and_a_deleted_one_leaves_nothing() {
     let node = Node::start().await;
-    node.api.put(
-        "configmaps",
-        json!({"apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "settings", "namespace": "default"}, "data": {"mode": "fast"}}),
-    );
+    node.configure("settings", ("mode", "fast"));
     node.bind("web", json!({
         "containers": [{"name": "c", "image": "app:1",
             "env": [{"name": "MODE", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "mode"}}},
@@ -47,16 +44,12 @@ async fn a_bound_pod_runs_and_a_deleted_one_leaves_nothing() {
         node.until_event(event).await;
     }
     // Bound, running: a pod without probes needs no more writes.
-    assert!(node.api.writes("pods", "web") <= 4, "{}", node.api.writes("pods", "web"));
+    assert!(node.api.writes(&PODS, "web") <= 4, "{}", node.api.writes(&PODS, "web"));
 
     // A change of the ConfigMap reaches the volume.
     let file = config.mounts[0].host_path.join("mode");
     assert_eq!(std::fs::read_to_string(&file).expect("reads"), "fast");
-    node.api.put(
-        "configmaps",
-        json!({"apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "settings", "namespace": "default"}, "data": {"mode": "slow"}}),
-    );
+    node.configure("settings", ("mode", "slow"));
     for _ in 0..1000 {
         if std::fs::read_to_string(&file).is_ok_and(|text| text == "slow") {
             break;
@@ -65,7 +58,7 @@ async fn a_bound_pod_runs_and_a_deleted_one_leaves_nothing() {
     }
     assert_eq!(std::fs::read_to_string(&file).expect("reads"), "slow");
 
-    node.api.delete_pod("web", 1);
+    node.delete("web", 1).await;
     node.until_gone("web").await;
     assert!(node.runtime.is_empty() && node.network.is_empty());
     node.until_event("Killing Stopping container c").await;
@@ -123,7 +116,7 @@ async fn a_restarted_kubelet_takes_up_what_runs_and_removes_what_was_deleted() {
     node.until_ready("goes").await;
     node.stop_kubelet().await;
     assert_eq!(node.runtime.running(), ["c#0", "c#0"]);
-    node.api.remove("pods", "default", "goes");
+    node.api.remove(&PODS, "default", "goes");
     node.start_kubelet().await;
     // The stranger goes, the other is left alone.
     for _ in 0..1000 {
@@ -162,11 +155,7 @@ async fn a_missing_config_map_is_named_and_waited_for() {
         "FailedMount MountVolume.SetUp failed for volume \"cfg\" : configmap \"late\" not found",
     )
     .await;
-    node.api.put(
-        "configmaps",
-        json!({"apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "late", "namespace": "default"}, "data": {"a": "b"}}),
-    );
+    node.configure("late", ("a", "b"));
     node.until_ready("web").await;
 }
 
@@ -192,7 +181,7 @@ async fn images_that_cannot_be_had_say_why() {
     .await;
     node.until_event("Failed Failed to pull image \"missing:1\"").await;
     // A pod that never ran ends at once.
-    node.api.delete_pod("gone", 30);
+    node.delete("gone", 30).await;
     node.until_gone("gone").await;
 }
 
@@ -237,9 +226,9 @@ async fn a_shorter_grace_period_counts_at_once() {
     let node = Node::start().await;
     node.bind("slow", one(json!(["stubborn"])));
     node.until_ready("slow").await;
-    node.api.delete_pod("slow", 3600);
+    node.delete("slow", 3600).await;
     node.until_event("Killing Stopping container c").await;
-    node.api.delete_pod("slow", 0);
+    node.delete("slow", 1).await;
     node.until_gone("slow").await;
     assert!(node.runtime.is_empty());
 }
@@ -300,7 +289,7 @@ async fn a_pod_that_does_not_fit_fails_with_upstreams_reason() {
     node.until("third", "refused", |pod| refused(pod, "NodePorts")).await;
     let first = node.pod("first").expect("the pod");
     assert_eq!(first["status"]["phase"], "Running");
-    node.api.delete_pod("first", 1);
+    node.delete("first", 1).await;
     node.until_gone("first").await;
     node.bind("fourth", with_port(json!(["run"])));
     node.until_ready("fourth").await;

@@ -72,6 +72,7 @@ impl Api for FakeApi {
 
     async fn list(&self, target: &Target, options: &ListOptions) -> Result<List> {
         self.admit("list", target)?;
+        self.released(&target.resource).await;
         if options.limit != 0 || !options.continue_token.is_empty() {
             return Err(refused("lists in pages"));
         }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use skiff_proto::{Object, Resource, Status, resource};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::api::{Result, Target};
 use objects::State;
@@ -33,6 +33,8 @@ pub struct FakeApi {
     faults: Mutex<Vec<Fault>>,
     calls: Mutex<HashMap<(String, Resource), usize>>,
     changed: Notify,
+    /// The resource whose lists wait.
+    held: watch::Sender<Option<Resource>>,
     /// How late watchers hear of a change.
     lag: Duration,
     /// For streams, which outlive the call that opened them.
@@ -59,6 +61,7 @@ impl FakeApi {
             faults: Mutex::default(),
             calls: Mutex::default(),
             changed: Notify::new(),
+            held: watch::Sender::new(None),
             lag,
             this: this.clone(),
         })
@@ -126,6 +129,16 @@ impl FakeApi {
     pub fn calls(&self, verb: &str, resource: &Resource) -> usize {
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         calls.get(&(verb.to_owned(), resource.clone())).copied().unwrap_or(0)
+    }
+
+    /// Lists of this resource wait until none is held, as a slow server's would.
+    pub fn hold(&self, resource: Option<&Resource>) {
+        self.held.send_replace(resource.cloned());
+    }
+
+    async fn released(&self, resource: &Resource) {
+        let mut held = self.held.subscribe();
+        let _ = held.wait_for(|held| held.as_ref() != Some(resource)).await;
     }
 
     /// Forgets all history: who watches from an older version must list again.

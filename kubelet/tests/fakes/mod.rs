@@ -1,11 +1,9 @@
-//! Honest fakes of the kubelet's three neighbours: an API server with revisions, watches and
-//! graceful deletion; a runtime whose sandboxes and containers have real phases; a network
-//! that hands out addresses.
+//! A kubelet among honest fakes: the exported API server in memory; a runtime whose sandboxes
+//! and containers have real phases; a network that hands out addresses.
 
 // Each test program uses its own part.
 #![allow(dead_code)]
 
-pub mod api;
 pub mod runtime;
 
 use std::path::PathBuf;
@@ -13,12 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use skiff_client::testing::FakeApi;
+use skiff_client::{Api, DeleteOptions, Target};
 use skiff_kubelet::{Config, NodeServer};
+use skiff_proto::resource::{CONFIG_MAPS, EVENTS, PODS};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::api::FakeApi;
 use self::runtime::{FakeNetwork, FakeRuntime};
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node with its neighbours; the kubelet on it can be stopped and started again.
 pub struct Node {
@@ -94,30 +96,46 @@ impl Node {
             "spec": spec,
         });
         pod["spec"]["nodeName"] = "node-1".into();
-        self.api.put("pods", pod);
+        self.api.put(&PODS, pod);
+    }
+
+    /// Creates or changes a ConfigMap of one entry.
+    pub fn configure(&self, name: &str, (key, value): (&str, &str)) {
+        let map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": name, "namespace": "default"}, "data": {key: value},
+        });
+        self.api.put(&CONFIG_MAPS, map);
+    }
+
+    /// A user's delete of a pod, with its grace period.
+    pub async fn delete(&self, name: &str, grace_seconds: i64) {
+        let target = Target::one(&PODS, "default", name);
+        let options =
+            DeleteOptions { grace_period_seconds: Some(grace_seconds), ..Default::default() };
+        self.api.delete(&target, &options).await.expect("deletes");
     }
 
     pub fn pod(&self, name: &str) -> Option<Value> {
-        self.api.read("pods", "default", name)
+        Some(self.api.value(&PODS, "default", name)).filter(|pod| !pod.is_null())
+    }
+
+    /// `Reason message` of each event so far.
+    pub fn events(&self) -> Vec<String> {
+        let text = |event: &Value, field: &str| event[field].as_str().unwrap_or("").to_owned();
+        let line = |event: &Value| format!("{} {}", text(event, "reason"), text(event, "message"));
+        self.api.all(&EVENTS).iter().map(line).collect()
     }
 
     /// Waits for the API to show this; fails with the last state after a long time.
     pub async fn until(&self, name: &str, what: &str, holds: impl Fn(Option<&Value>) -> bool) {
-        let mut changes = self.api.changes();
-        let waited = tokio::time::timeout(Duration::from_secs(20), async {
-            loop {
-                if holds(self.pod(name).as_ref()) {
-                    return;
-                }
-                changes.changed().await.expect("the API lives");
-            }
-        });
-        if waited.await.is_err() {
+        let shown = self.api.until(what, |_| holds(self.pod(name).as_ref()));
+        if tokio::time::timeout(PATIENCE, shown).await.is_err() {
             let pod = self.pod(name).map(|p| format!("{:#}", p["status"]));
             panic!(
                 "{name} never was {what}: {}\nevents: {:#?}\ncalls: {:#?}",
                 pod.unwrap_or_default(),
-                self.api.events(),
+                self.events(),
                 self.runtime.calls()
             );
         }
@@ -132,14 +150,9 @@ impl Node {
     }
 
     pub async fn until_event(&self, text: &str) {
-        let mut changes = self.api.changes();
-        let waited = tokio::time::timeout(Duration::from_secs(20), async {
-            while !self.api.events().iter().any(|e| e.contains(text)) {
-                changes.changed().await.expect("the API lives");
-            }
-        });
-        if waited.await.is_err() {
-            panic!("no event {text:?} in {:#?}", self.api.events());
+        let told = self.api.until(text, |_| self.events().iter().any(|e| e.contains(text)));
+        if tokio::time::timeout(PATIENCE, told).await.is_err() {
+            panic!("no event {text:?} in {:#?}", self.events());
         }
     }
 }

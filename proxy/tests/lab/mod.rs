@@ -10,8 +10,6 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
-pub mod api;
-
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -23,10 +21,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
+use skiff_client::testing::FakeApi;
 use skiff_proxy::{Config, ProxyError};
 use tokio_util::sync::CancellationToken;
-
-use api::FakeApi;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
