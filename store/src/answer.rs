@@ -4,6 +4,7 @@
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::command::{Answer, Outcome};
 use crate::kv::*;
+use crate::mvcc::alarm::{decode_alarm, encode_alarm};
 
 pub fn encode_answers(e: &mut Encoder, answers: &[Answer]) {
     e.u64(answers.len() as u64);
@@ -53,6 +54,13 @@ fn encode_outcome(e: &mut Encoder, outcome: &Outcome) {
             e.u8(3);
             e.i64(*revision);
         }
+        Outcome::Alarm(alarm) => {
+            e.u8(4);
+            e.bool(alarm.is_some());
+            if let Some(alarm) = alarm {
+                encode_alarm(e, alarm);
+            }
+        }
     }
 }
 
@@ -62,6 +70,8 @@ fn decode_outcome(d: &mut Decoder) -> Result<Outcome, DecodeError> {
         1 => Outcome::LeaseGranted { id: d.i64()?, ttl_seconds: d.i64()? },
         2 => Outcome::LeaseRevoked { revision: d.i64()? },
         3 => Outcome::Compacted { revision: d.i64()? },
+        4 if d.bool()? => Outcome::Alarm(Some(decode_alarm(d)?)),
+        4 => Outcome::Alarm(None),
         _ => return Err(d.fault("unknown outcome")),
     })
 }
@@ -174,6 +184,7 @@ pub fn encode_error(e: &mut Encoder, error: &KvError) {
         KvError::NoLeader => pair(11, 0, 0),
         KvError::Timeout => pair(12, 0, 0),
         KvError::Stopped => pair(13, 0, 0),
+        KvError::Alarmed(alarm) => pair(18, i64::from(alarm.number()), 0),
         KvError::DuplicateKey(key) => {
             e.u8(14);
             e.bytes(key);
@@ -219,6 +230,10 @@ pub fn decode_error(d: &mut Decoder) -> Result<KvError, DecodeError> {
         11 => KvError::NoLeader,
         12 => KvError::Timeout,
         13 => KvError::Stopped,
+        18 => {
+            let alarm = u8::try_from(a).ok().and_then(Alarm::numbered);
+            KvError::Alarmed(alarm.ok_or_else(|| d.fault("unknown alarm"))?)
+        }
         _ => return Err(d.fault("unknown error")),
     })
 }
@@ -226,6 +241,7 @@ pub fn decode_error(d: &mut Decoder) -> Result<KvError, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mvcc::alarm::RaisedAlarm;
 
     #[test]
     fn every_answer_comes_back() {
@@ -256,6 +272,13 @@ mod tests {
             Ok(Outcome::LeaseGranted { id: 1, ttl_seconds: 60 }),
             Ok(Outcome::LeaseRevoked { revision: 9 }),
             Ok(Outcome::Compacted { revision: 10 }),
+            Ok(Outcome::Alarm(None)),
+            Ok(Outcome::Alarm(Some(RaisedAlarm {
+                member: 3,
+                alarm: Alarm::NoSpace,
+                by_itself: true,
+            }))),
+            Err(KvError::Alarmed(Alarm::Corrupt)),
             Err(KvError::Compacted { requested: 1, compacted: 2 }),
             Err(KvError::FutureRevision { requested: 3, current: 2 }),
             Err(KvError::DuplicateKey("k".into())),

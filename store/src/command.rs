@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::kv::*;
+use crate::mvcc::alarm::{AlarmChange, RaisedAlarm};
 
 /// A deterministic change of the state. Nothing in it refers to a clock.
 #[derive(Debug, Clone)]
@@ -24,15 +25,25 @@ pub enum Command {
     Compact {
         revision: Revision,
     },
+    Alarm(AlarmChange),
 }
 
 /// What a command answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Txn(TxnResponse),
-    LeaseGranted { id: LeaseId, ttl_seconds: i64 },
-    LeaseRevoked { revision: Revision },
-    Compacted { revision: Revision },
+    LeaseGranted {
+        id: LeaseId,
+        ttl_seconds: i64,
+    },
+    LeaseRevoked {
+        revision: Revision,
+    },
+    Compacted {
+        revision: Revision,
+    },
+    /// The alarm it was about, if it is raised now or was.
+    Alarm(Option<RaisedAlarm>),
 }
 
 pub type Answer = Result<Outcome, KvError>;
@@ -74,8 +85,25 @@ const TXN: u8 = 1;
 const LEASE_GRANT: u8 = 2;
 const LEASE_REVOKE: u8 = 3;
 const COMPACT: u8 = 4;
+const ALARM: u8 = 5;
 
 impl Command {
+    /// Whether the state may grow by it, as etcd counts: puts in any branch, and new leases.
+    pub fn takes_space(&self) -> bool {
+        fn puts(txn: &TxnRequest) -> bool {
+            txn.success.iter().chain(&txn.failure).any(|op| match op {
+                Op::Put(_) => true,
+                Op::Txn(nested) => puts(nested),
+                Op::Range(_) | Op::Delete(_) => false,
+            })
+        }
+        match self {
+            Command::Txn(txn) => puts(txn),
+            Command::LeaseGrant { .. } => true,
+            Command::LeaseRevoke { .. } | Command::Compact { .. } | Command::Alarm(_) => false,
+        }
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut e = Encoder::with_capacity(128);
         match self {
@@ -96,6 +124,10 @@ impl Command {
                 e.u8(COMPACT);
                 e.i64(*revision);
             }
+            Command::Alarm(change) => {
+                e.u8(ALARM);
+                change.encode(&mut e);
+            }
         }
         e.finish()
     }
@@ -106,6 +138,7 @@ impl Command {
             LEASE_GRANT => Command::LeaseGrant { id: d.i64()?, ttl_seconds: d.i64()? },
             LEASE_REVOKE => Command::LeaseRevoke { id: d.i64()? },
             COMPACT => Command::Compact { revision: d.i64()? },
+            ALARM => Command::Alarm(AlarmChange::decode(d)?),
             _ => return Err(d.fault("unknown command")),
         })
     }
@@ -360,10 +393,12 @@ mod tests {
             failure: vec![],
         });
         let grant = Command::LeaseGrant { id: 5, ttl_seconds: 60 };
-        let encoded = [outer.encode(), grant.encode()];
-        let proposal = Proposal::join(2, encoded.iter().map(Vec::as_slice));
+        let of = RaisedAlarm { member: 5, alarm: Alarm::Corrupt, by_itself: false };
+        let alarm = Command::Alarm(AlarmChange { raise: true, of });
+        let encoded = [outer.encode(), grant.encode(), alarm.encode()];
+        let proposal = Proposal::join(3, encoded.iter().map(Vec::as_slice));
         let decoded = proposal.decode().unwrap();
-        assert_eq!(format!("{decoded:?}"), format!("{:?}", [outer, grant]));
+        assert_eq!(format!("{decoded:?}"), format!("{:?}", [outer, grant, alarm]));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::command::{Answer, Command, Outcome, Proposal};
 use crate::engine::index_file::{self, IndexEntry, SavedIndex};
 use crate::engine::worker::EngineQueue;
 use crate::engine::{Engine, EngineError, Meta};
-use crate::kv::{KeyValue, LeaseId, Revision, WatchMessage};
+use crate::kv::{KeyValue, KvError, LeaseId, Revision, WatchMessage};
 use crate::mvcc::revision::Rev;
 use crate::mvcc::watch::{Offer, Sink, WatchGroups};
 use crate::mvcc::{Change, Mvcc, ReadFault, WriteBatch};
@@ -88,6 +88,8 @@ pub struct Core {
     pub background: Background,
     lease_news: Mutex<Vec<LeaseNews>>,
     pub lease_wake: Notify,
+    /// There may be less space than before, or another alarm.
+    pub space_wake: Notify,
 }
 
 /// What one round of applying leaves to be done outside the lock.
@@ -138,6 +140,7 @@ impl Core {
             background,
             lease_news: Mutex::new(Vec::new()),
             lease_wake: Notify::new(),
+            space_wake: Notify::new(),
         }
     }
 
@@ -186,6 +189,9 @@ impl Core {
                 for command in &commands {
                     let done = mvcc.apply(command, engine, &mut batch)?;
                     note_leases(command, &done.answer, &mut news);
+                    if matches!(command, Command::Alarm(_)) {
+                        self.space_wake.notify_one();
+                    }
                     changes.extend(done.changes);
                     entry_answers.push(done.answer);
                 }
@@ -199,6 +205,7 @@ impl Core {
                 revision: mvcc.revision(),
                 compacted: mvcc.compacted(),
                 digest: mvcc.digest(),
+                alarms: mvcc.alarms().clone(),
                 applied: applied.encode(),
             }
         };
@@ -240,6 +247,7 @@ impl Core {
         *lock(&self.current_snapshot) = Some(file);
         lock(&self.lease_news).clear();
         self.lease_wake.notify_one();
+        self.space_wake.notify_one();
         Ok(())
     }
 
@@ -280,7 +288,9 @@ fn note_leases(command: &Command, answer: &Answer, news: &mut Vec<LeaseNews>) {
         (_, Ok(Outcome::LeaseGranted { id, ttl_seconds })) => {
             news.push(LeaseNews::Granted { id: *id, ttl_seconds: *ttl_seconds })
         }
-        (Command::LeaseRevoke { id }, _) => news.push(LeaseNews::Gone { id: *id }),
+        (Command::LeaseRevoke { id }, Ok(_) | Err(KvError::LeaseNotFound(_))) => {
+            news.push(LeaseNews::Gone { id: *id })
+        }
         _ => {}
     }
 }
@@ -298,6 +308,7 @@ fn fill_engine(
     engine.clear()?;
     let mut reader = file.read()?;
     let header = reader.header.clone();
+    mvcc.load_alarms(header.meta.alarms.clone());
     for (id, ttl_seconds) in &header.leases {
         // A snapshot has each lease once, granted with a TTL that was accepted before.
         let _ = mvcc.load_lease(*id, *ttl_seconds);
@@ -334,6 +345,7 @@ pub fn load(
             return Err(EngineError::Inconsistent);
         }
     }
+    mvcc.load_alarms(meta.alarms.clone());
     match saved.filter(|saved| saved.meta == meta) {
         Some(saved) => saved.read(|entry| {
             mvcc.load_version(&entry.key, entry.version, entry.lease);

@@ -227,6 +227,35 @@ pub struct LeaseInfo {
     pub keys: Vec<Bytes>,
 }
 
+/// What can be wrong with a member, as etcd numbers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Alarm {
+    NoSpace,
+    Corrupt,
+}
+
+impl Alarm {
+    pub fn number(self) -> u8 {
+        match self {
+            Alarm::NoSpace => 1,
+            Alarm::Corrupt => 2,
+        }
+    }
+
+    pub fn numbered(number: u8) -> Option<Self> {
+        [Alarm::NoSpace, Alarm::Corrupt].into_iter().find(|alarm| alarm.number() == number)
+    }
+}
+
+impl std::fmt::Display for Alarm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Alarm::NoSpace => "NOSPACE",
+            Alarm::Corrupt => "CORRUPT",
+        })
+    }
+}
+
 /// Failures, with etcd's meaning. The etcd face maps them to etcd's codes and texts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KvError {
@@ -257,6 +286,9 @@ pub enum KvError {
     /// Nothing was written. Reads go on.
     #[error("no space left for writes in {path}: free some, writes resume by themselves")]
     NoSpace { path: String },
+    /// Nothing was written. Reads go on.
+    #[error("writes are refused while the alarm {0} is raised: mend its cause, then disarm it")]
+    Alarmed(Alarm),
     /// Of an external datastore. Nothing was sent.
     #[error(
         "the datastore {datastore} cannot be reached ({reason}); requests succeed again as soon as it can"

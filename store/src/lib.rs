@@ -36,6 +36,7 @@ pub mod snapshot;
 mod store;
 pub mod wal;
 
+pub use crate::mvcc::alarm::{AlarmChange, RaisedAlarm};
 pub use config::{Config, ConfigError, InitialMember, InitialState};
 pub use ports::{OpenEngine, Ports};
 pub use raft::network::PeerTls;
@@ -43,6 +44,6 @@ pub use raft::network::receiver::Receiver;
 pub use raft::network::server::{PeerService, PeersError, serve_peers};
 pub use raft::network::transport::{CallError, Method, Target, Transport};
 pub use store::{
-    Alarm, HashKv, Identity, Member, MemberError, OpenError, RestoreOptions, SnapshotStatus,
-    Status, Store, WatchHandle,
+    HashKv, Identity, Member, MemberError, OpenError, RestoreOptions, SnapshotStatus, Status,
+    Store, WatchHandle,
 };

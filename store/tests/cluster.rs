@@ -3,99 +3,12 @@
 
 mod support;
 
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use skiff_store::kv::*;
-use skiff_store::{Config, InitialMember, InitialState, Store};
+use skiff_store::{InitialMember, InitialState};
+use support::members::*;
 use support::*;
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
-
-struct Member {
-    store: Arc<Store>,
-    server: tokio::task::JoinHandle<()>,
-}
-
-impl Member {
-    async fn start(config: Config, listener: TcpListener) -> Self {
-        let store = Store::open(config).await.unwrap();
-        let service = store.peer_service();
-        let server = tokio::spawn(async move {
-            let incoming = TcpListenerStream::new(listener);
-            let served = tonic::transport::Server::builder()
-                .add_service(service)
-                .serve_with_incoming(incoming);
-            served.await.unwrap();
-        });
-        Self { store, server }
-    }
-
-    async fn stop(self) {
-        self.server.abort();
-        self.store.shutdown().await;
-    }
-}
-
-async fn listen() -> (TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    (listener, url)
-}
-
-fn member_config(dir: &Path, name: &str, url: &str) -> Config {
-    let mut config = config(&dir.join(name));
-    config.name = name.into();
-    config.peer_urls = vec![url.into()];
-    config
-}
-
-async fn three(dir: &Path) -> Vec<Member> {
-    let mut listeners = Vec::new();
-    for name in ["a", "b", "c"] {
-        let (listener, url) = listen().await;
-        listeners.push((name, listener, url));
-    }
-    let initial = |(name, _, url): &(&str, TcpListener, String)| InitialMember {
-        name: (*name).into(),
-        peer_urls: vec![url.clone()],
-    };
-    let cluster: Vec<_> = listeners.iter().map(initial).collect();
-    let mut members = Vec::new();
-    for (name, listener, url) in listeners {
-        let mut config = member_config(dir, name, &url);
-        config.initial_cluster = cluster.clone();
-        members.push(Member::start(config, listener).await);
-    }
-    members
-}
-
-/// Until one of them answers a linearizable read.
-async fn leader(members: &[Member]) -> usize {
-    for _ in 0..300 {
-        for (at, member) in members.iter().enumerate() {
-            if member.store.range(one("any")).await.is_ok() {
-                return at;
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("no leader in 15 s");
-}
-
-async fn wait_for(store: &Store, key: &str, expected: &str) {
-    let mut request = one(key);
-    request.serializable = true;
-    for _ in 0..400 {
-        let got = store.range(request.clone()).await.unwrap().kvs.pop();
-        if got.is_some_and(|kv| kv.value == expected) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("{key} did not arrive in 20 s");
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_members_survive_the_loss_of_their_leader() {

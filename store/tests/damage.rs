@@ -5,10 +5,10 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use skiff_store::kv::*;
 use skiff_store::{OpenError, Store};
+use support::members::Tmpfs;
 use support::*;
 
 const KEYS: usize = 200;
@@ -216,32 +216,6 @@ async fn a_lost_engine_comes_back_from_snapshot_and_log() {
     assert!(matches!(error, OpenError::Lost { .. }), "{error}");
 }
 
-/// A small tmpfs, gone with the test.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn mount(path: PathBuf, megabytes: u32) -> Self {
-        std::fs::create_dir_all(&path).unwrap();
-        let options = format!("size={megabytes}m");
-        let status = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(&path)
-            .status();
-        assert!(
-            status.is_ok_and(|status| status.success()),
-            "this test needs root, to mount a small tmpfs on {}",
-            path.display()
-        );
-        Self(path)
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_writes_and_recovers() {
     let dir = tempfile::tempdir().unwrap();
@@ -255,7 +229,12 @@ async fn a_full_disk_refuses_writes_and_recovers() {
     let refused = store.txn(txn(vec![put_op("during", "1")])).await;
     let path = disk.0.join("store").display().to_string();
     assert_eq!(refused, Err(KvError::NoSpace { path }));
-    assert_eq!(store.status().alarms, [skiff_store::Alarm::NoSpace]);
+    let own = skiff_store::RaisedAlarm {
+        member: store.identity().member_id,
+        alarm: Alarm::NoSpace,
+        by_itself: true,
+    };
+    assert_eq!(store.status().alarms, [own]);
     assert_eq!(value(&store, "before").await.as_deref(), Some("1"));
     assert_eq!(value(&store, "during").await, None);
 

@@ -2,7 +2,7 @@
 
 use skiff_proto::Status;
 use skiff_proto::status::reason;
-use skiff_store::kv::KvError;
+use skiff_store::kv::{Alarm, KvError};
 
 /// The Status for a failed call to the store. Compaction is handled where it can happen,
 /// since the words depend on what was asked.
@@ -17,7 +17,9 @@ pub fn status(error: KvError) -> Status {
             format!("Request entity too large: {error}"),
         ),
         // 507 as WebDAV has it: nothing was written, and trying again helps once space is back.
-        KvError::NoSpace { .. } => Status::new(("InsufficientStorage", 507), error.to_string()),
+        KvError::NoSpace { .. } | KvError::Alarmed(Alarm::NoSpace) => {
+            Status::new(("InsufficientStorage", 507), error.to_string())
+        }
         KvError::NoLeader | KvError::Unreachable { .. } | KvError::Stopped => {
             Status::unavailable(error.to_string())
         }

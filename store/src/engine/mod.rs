@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::kv::{LeaseId, Revision};
+use crate::mvcc::alarm::Alarms;
 use crate::mvcc::record::Record;
 use crate::mvcc::revision::Rev;
 use crate::mvcc::{Digest, Records, WriteBatch};
@@ -36,25 +37,31 @@ pub struct Meta {
     pub revision: Revision,
     pub compacted: Revision,
     pub digest: Digest,
+    pub alarms: Alarms,
     /// What the log's side needs to go on from here; not looked into.
     pub applied: Bytes,
 }
 
+/// The first had no alarms.
+const META_VERSION: u8 = 2;
+
 impl Meta {
     pub fn encode(&self) -> Vec<u8> {
         let mut e = Encoder::default();
-        e.u8(1);
+        e.u8(META_VERSION);
         e.i64(self.revision);
         e.i64(self.compacted);
         e.u64(self.digest.sum);
         e.u64(self.digest.records);
         e.bytes(&self.applied);
+        self.alarms.encode(&mut e);
         e.finish()
     }
 
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         let mut d = Decoder::new("engine meta", bytes);
-        if d.u8()? != 1 {
+        let version = d.u8()?;
+        if !(1..=META_VERSION).contains(&version) {
             return Err(d.fault("unknown version"));
         }
         Ok(Self {
@@ -62,6 +69,7 @@ impl Meta {
             compacted: d.i64()?,
             digest: Digest { sum: d.u64()?, records: d.u64()? },
             applied: d.bytes()?,
+            alarms: if version < 2 { Alarms::default() } else { Alarms::decode(&mut d)? },
         })
     }
 }

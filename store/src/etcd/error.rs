@@ -3,7 +3,7 @@
 
 use tonic::{Code, Status};
 
-use crate::kv::KvError;
+use crate::kv::{Alarm, KvError};
 use crate::store::MemberError;
 
 pub fn kv(error: KvError) -> Status {
@@ -25,7 +25,8 @@ pub fn kv(error: KvError) -> Status {
         KvError::FutureRevision { .. } => {
             (Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision")
         }
-        KvError::NoSpace { .. } => {
+        KvError::Alarmed(Alarm::Corrupt) => (Code::DataLoss, "etcdserver: corrupt cluster"),
+        KvError::NoSpace { .. } | KvError::Alarmed(Alarm::NoSpace) => {
             (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded")
         }
         KvError::LeaseNotFound(_) => (Code::NotFound, "etcdserver: requested lease not found"),
@@ -87,6 +88,10 @@ pub fn stopped() -> Status {
 
 pub fn bad_urls() -> Status {
     Status::invalid_argument("etcdserver: given member URLs are invalid")
+}
+
+pub fn no_such_alarm() -> Status {
+    Status::invalid_argument("etcdserver: there is no such alarm")
 }
 
 pub fn bad_sort() -> Status {

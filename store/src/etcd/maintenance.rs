@@ -1,8 +1,9 @@
 //! The Maintenance service.
 //!
-//! Alarms follow the disk by themselves here: `NOSPACE` is on while writes are refused, and
-//! off when there is space again. So none can be raised by hand, and disarming one changes
-//! nothing while its cause lasts.
+//! Alarms are etcd's: raised and disarmed through the log, the same on all members. Only
+//! what a member says of its own full disk comes and goes by itself, and disarming that
+//! changes nothing while its cause lasts. Where etcd leaves the header out of an answer
+//! there is one here: its own `etcdctl -w fields` needs it.
 
 use std::pin::Pin;
 
@@ -11,28 +12,34 @@ use skiff_proto::grpc::etcdserverpb as pb;
 use tonic::{Request, Response, Status};
 
 use super::{Face, VERSION, backup, error};
-use crate::store::Alarm;
+use crate::kv::Alarm;
+use crate::mvcc::alarm::{AlarmChange, RaisedAlarm};
 
 type Chunks = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
 
 impl Face {
     fn alarms(&self) -> Vec<pb::AlarmMember> {
-        let member_id = self.store.identity().member_id;
-        let wire = |alarm| match alarm {
-            Alarm::NoSpace => pb::AlarmType::Nospace,
+        self.store.alarms().into_iter().map(alarm_member).collect()
+    }
+
+    async fn change_alarm(
+        &self,
+        raise: bool,
+        request: &pb::AlarmRequest,
+    ) -> Result<Vec<pb::AlarmMember>, Status> {
+        let alarm = u8::try_from(request.alarm).ok().and_then(Alarm::numbered);
+        let Some(alarm) = alarm else {
+            // To raise none ends an etcd; to lower it is to lower nothing.
+            return if raise { Err(error::no_such_alarm()) } else { Ok(Vec::new()) };
         };
-        let alarms = self.store.alarms().into_iter().map(wire);
-        alarms.map(|alarm| pb::AlarmMember { member_id, alarm: alarm.into() }).collect()
+        let of = RaisedAlarm { member: request.member_id, alarm, by_itself: false };
+        let changed = self.store.alarm(AlarmChange { raise, of }).await.map_err(error::kv)?;
+        Ok(changed.map(alarm_member).into_iter().collect())
     }
 }
 
-/// Of those that are on, those that are asked for; 0 asks for any.
-fn asked(alarms: Vec<pb::AlarmMember>, request: &pb::AlarmRequest) -> Vec<pb::AlarmMember> {
-    let wanted = |alarm: &pb::AlarmMember| {
-        (request.member_id == 0 || request.member_id == alarm.member_id)
-            && (request.alarm == 0 || request.alarm == alarm.alarm)
-    };
-    alarms.into_iter().filter(wanted).collect()
+fn alarm_member(raised: RaisedAlarm) -> pb::AlarmMember {
+    pb::AlarmMember { member_id: raised.member, alarm: raised.alarm.number().into() }
 }
 
 #[tonic::async_trait]
@@ -46,14 +53,15 @@ impl pb::maintenance_server::Maintenance for Face {
         use pb::alarm_request::AlarmAction;
         let request = request.into_inner();
         let alarms = match request.action() {
-            AlarmAction::Get => asked(self.alarms(), &request),
-            // The answer lists what has been disarmed.
-            AlarmAction::Deactivate => Vec::new(),
-            AlarmAction::Activate => {
-                return Err(Status::unimplemented(
-                    "etcdserver: alarms follow the disk by themselves and cannot be raised",
-                ));
+            // Of one kind or of all; as in etcd it is not asked whose.
+            AlarmAction::Get => {
+                self.catch_up().await?;
+                let mut alarms = self.alarms();
+                alarms.retain(|raised| request.alarm == 0 || request.alarm == raised.alarm);
+                alarms
             }
+            AlarmAction::Activate => self.change_alarm(true, &request).await?,
+            AlarmAction::Deactivate => self.change_alarm(false, &request).await?,
         };
         Ok(Response::new(pb::AlarmResponse { header: self.header_now(), alarms }))
     }

@@ -4,6 +4,7 @@
 //! server   connections, TLS, which service a request is for (authority mends requests)
 //! kv, watch, lease, cluster, maintenance     one service each: thin
 //! convert, fragment    wire shapes to the store's and back, pure
+//! metrics  what Prometheus scrapes
 //! error    the store's failures in etcd's codes and texts
 //! ```
 //!
@@ -20,6 +21,7 @@ mod kv;
 mod leader;
 mod lease;
 mod maintenance;
+mod metrics;
 mod server;
 mod watch;
 

@@ -21,7 +21,7 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 
 use super::authority::Mended;
-use super::{Face, VERSION, error};
+use super::{Face, VERSION, error, metrics};
 use crate::store::Store;
 
 /// Open connections; each costs some 50 KiB with TLS and HTTP/2 buffers. Who comes later waits.
@@ -200,6 +200,7 @@ impl Services {
             "etcdserverpb.Maintenance" => self.maintenance.call(request).await,
             "etcdserverpb.Auth" => Ok(error::auth(method).into_http()),
             "/health" => Ok(self.health().await),
+            "/metrics" => Ok(plain(StatusCode::OK, metrics::render(&self.face.store))),
             "/version" => Ok(plain(StatusCode::OK, version())),
             other => {
                 Ok(tonic::Status::unimplemented(format!("unknown service {other}")).into_http())
@@ -208,11 +209,13 @@ impl Services {
         answered.unwrap_or_else(|never: Infallible| match never {})
     }
 
-    /// As etcd's: healthy is who can answer a linearizable read.
+    /// As etcd's: healthy is who can answer a linearizable read and knows of no alarm.
     async fn health(&self) -> Response<Body> {
         match self.face.catch_up().await {
-            Ok(()) => plain(StatusCode::OK, r#"{"health":"true"}"#.into()),
-            Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, r#"{"health":"false"}"#.into()),
+            Ok(()) if self.face.store.alarms().is_empty() => {
+                plain(StatusCode::OK, r#"{"health":"true"}"#.into())
+            }
+            _ => plain(StatusCode::SERVICE_UNAVAILABLE, r#"{"health":"false"}"#.into()),
         }
     }
 }

@@ -26,6 +26,9 @@ impl Mvcc {
         batch: &mut WriteBatch,
     ) -> Result<Applied, ReadFault> {
         let mut changes = Vec::new();
+        if let Some(refused) = self.alarms.refuse(command) {
+            return Ok(Applied { answer: Err(refused), changes });
+        }
         let answer = match command {
             Command::Txn(txn) => {
                 self.apply_txn(txn, records, batch, &mut changes)?.map(Outcome::Txn)
@@ -39,6 +42,7 @@ impl Mvcc {
             }
             Command::LeaseRevoke { id } => self.apply_revoke(*id, batch, &mut changes),
             Command::Compact { revision } => self.apply_compact(*revision),
+            Command::Alarm(change) => Ok(Outcome::Alarm(self.alarms.change(change))),
         };
         self.take_removals(batch);
         Ok(Applied { answer, changes })
@@ -61,8 +65,7 @@ impl Mvcc {
     }
 
     fn apply_compact(&mut self, revision: Revision) -> Answer {
-        // etcd takes a compaction at 0 where nothing has been compacted, and does nothing.
-        if revision <= self.compacted && (revision, self.compacted) != (0, 0) {
+        if revision <= self.compacted {
             return Err(KvError::Compacted { requested: revision, compacted: self.compacted });
         }
         if revision > self.revision {
@@ -224,6 +227,11 @@ impl<'a> Writer<'a> {
     fn write(&mut self, record: Record, previous: Option<Version>) {
         let rev = Rev::new(self.main, self.writes);
         self.writes += 1;
+        // Most often it is the last one; this revision may have written the key before, though.
+        let previous = match previous {
+            Some(version) if version.rev.main == self.main => self.mvcc.before(rev, &record),
+            previous => previous,
+        };
         let version = self.mvcc.note(rev, &record);
         self.mvcc.index.add(&record.key, version);
         self.mvcc.recent.push(rev, record.clone());

@@ -149,18 +149,6 @@ impl Index {
         removed
     }
 
-    /// The versions just before `rev` of the same key, if it was alive then.
-    pub fn previous(&self, key: &[u8], rev: Rev) -> Option<Version> {
-        let versions = self.keys.get(key)?;
-        let version = if versions.latest.rev < rev {
-            &versions.latest
-        } else {
-            let newer = versions.older.partition_point(|v| v.rev < rev);
-            versions.older[..newer].last()?
-        };
-        (!version.is_tombstone()).then_some(*version)
-    }
-
     /// Every version of every key, tombstones too, and whether it is the key's latest.
     pub fn versions(&self) -> impl Iterator<Item = (&Bytes, &Version, bool)> {
         self.keys.iter().flat_map(|(key, versions)| {
@@ -236,15 +224,5 @@ mod tests {
         assert_eq!(removed(&mut index, 4), [3]);
         assert_eq!(index.get(b"a", 5).unwrap().rev.main, 5);
         assert_eq!(removed(&mut index, 7), [5]);
-    }
-
-    #[test]
-    fn the_previous_version_of_a_write() {
-        let index = index(&[("a", 2, 1), ("a", 4, 2), ("a", 6, 0), ("a", 8, 1)]);
-        let previous = |main| index.previous(b"a", Rev::first_of(main)).map(|v| v.rev.main);
-        assert_eq!(
-            [previous(2), previous(4), previous(6), previous(8)],
-            [None, Some(2), Some(4), None]
-        );
     }
 }

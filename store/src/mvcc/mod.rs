@@ -10,6 +10,7 @@
 //! The key index and the newest records are here in memory; older values are fetched
 //! through [`Records`], which the engine implements.
 
+pub mod alarm;
 pub mod apply;
 pub mod check;
 pub mod index;
@@ -23,6 +24,7 @@ pub mod watch;
 
 use bytes::Bytes;
 
+use self::alarm::Alarms;
 use self::index::{Index, Version};
 use self::lease::Leases;
 use self::recent::Recent;
@@ -72,6 +74,7 @@ impl WriteBatch {
 pub struct Change {
     pub rev: Rev,
     pub record: Record,
+    /// See [`Mvcc::before`].
     pub previous: Option<Version>,
 }
 
@@ -104,10 +107,11 @@ impl Digest {
 pub struct Mvcc {
     /// Of the last transaction that wrote. A new store is at 1, as etcd's is.
     revision: Revision,
-    /// Ranges and watches before it are refused; 0: never compacted.
+    /// Ranges and watches before it are refused; -1: never compacted, as etcd says it.
     compacted: Revision,
     index: Index,
     leases: Leases,
+    alarms: Alarms,
     recent: Recent,
     /// Of what the engine holds once it has taken every batch so far.
     digest: Digest,
@@ -123,9 +127,10 @@ impl Mvcc {
     pub fn new(recent_limit_bytes: usize) -> Self {
         Self {
             revision: 1,
-            compacted: 0,
+            compacted: -1,
             index: Index::default(),
             leases: Leases::default(),
+            alarms: Alarms::default(),
             recent: Recent::new(recent_limit_bytes),
             digest: Digest::default(),
             bytes: 0,
@@ -148,6 +153,14 @@ impl Mvcc {
 
     pub fn leases(&self) -> &Leases {
         &self.leases
+    }
+
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
+    }
+
+    pub fn load_alarms(&mut self, alarms: Alarms) {
+        self.alarms = alarms;
     }
 
     pub fn recent(&self) -> &Recent {
@@ -240,6 +253,13 @@ impl Mvcc {
             Some(record) => Ok(record.clone()),
             None => fetch_checked(version, records),
         }
+    }
+
+    /// What a watch gives as the value before a change: that before the whole revision, as
+    /// etcd does; nothing for a key that the revision creates.
+    pub fn before(&self, rev: Rev, record: &Record) -> Option<Version> {
+        let creates = !record.is_tombstone() && record.create == rev.main;
+        if creates { None } else { self.index.get(&record.key, rev.main - 1) }
     }
 
     fn previous(&self, key: &Bytes) -> Option<Version> {

@@ -159,6 +159,7 @@ impl View {
                 revision: mvcc.revision(),
                 compacted: mvcc.compacted(),
                 digest: Default::default(),
+                alarms: mvcc.alarms().clone(),
                 applied: applied.encode(),
             };
             let leases = mvcc.leases().iter().map(|(id, lease)| (id, lease.ttl_seconds)).collect();

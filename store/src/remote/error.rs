@@ -4,7 +4,7 @@
 use tonic::{Code, Status};
 
 use super::call::Failure;
-use crate::kv::{KvError, LeaseId};
+use crate::kv::{Alarm, KvError, LeaseId};
 
 /// What the text does not tell is left empty; the caller knows what it asked for.
 pub fn kv(failure: Failure) -> KvError {
@@ -35,6 +35,7 @@ pub fn kv(failure: Failure) -> KvError {
         "etcdserver: mvcc: database space exceeded" => KvError::NoSpace {
             path: format!("the datastore {url} (compact, defragment, and disarm its alarm)"),
         },
+        "etcdserver: corrupt cluster" => KvError::Alarmed(Alarm::Corrupt),
         "etcdserver: requested lease not found" => KvError::LeaseNotFound(0),
         "etcdserver: lease already exists" => KvError::LeaseExists(0),
         "etcdserver: too large lease TTL" => KvError::LeaseTtlTooLarge(0),
@@ -93,6 +94,7 @@ mod tests {
             KvError::LeaseTtlTooLarge(0),
             KvError::NoLeader,
             KvError::Timeout,
+            KvError::Alarmed(Alarm::Corrupt),
         ];
         for failure in failures {
             let status = crate::etcd::status(failure.clone());

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::Inner;
 use super::forward::TIMEOUT;
 use crate::command::{Answer, Command, Proposal};
-use crate::kv::KvError;
+use crate::kv::{Alarm, KvError};
 
 /// Commands that may wait. Each belongs to a caller that waits too, so this bounds memory
 /// only against a flood; more callers wait for a place.
@@ -27,6 +27,7 @@ const IN_FLIGHT: usize = 2;
 
 pub(super) struct Pending {
     command: Vec<u8>,
+    takes_space: bool,
     reply: oneshot::Sender<Answer>,
     deadline: Instant,
 }
@@ -44,13 +45,14 @@ impl Proposer {
 
     /// Returns when the command has been applied, after it is on a majority's disks.
     pub async fn propose(&self, command: &Command, limit_bytes: usize) -> Answer {
+        let takes_space = command.takes_space();
         let command = command.encode();
         if command.len() > limit_bytes {
             return Err(KvError::TooLarge { bytes: command.len(), limit_bytes });
         }
         let (reply, answer) = oneshot::channel();
         let deadline = Instant::now() + TIMEOUT;
-        let pending = Pending { command, reply, deadline };
+        let pending = Pending { command, takes_space, reply, deadline };
         self.queue.send(pending).await.map_err(|_| KvError::Stopped)?;
         // A little more, so that who waited for a leader in vain is told just that.
         match tokio::time::timeout_at(deadline + TIMEOUT / 10, answer).await {
@@ -70,7 +72,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut queue: mpsc::Receiver<Pending>) {
     loop {
         tokio::select! {
             biased;
-            Some(reply) = in_flight.next() => answer(reply),
+            Some(replies) = in_flight.next() => answer_all(replies),
             taken = queue.recv_many(&mut waiting, MAX_COMMANDS), if in_flight.len() < IN_FLIGHT => {
                 if taken == 0 {
                     break;
@@ -84,8 +86,8 @@ pub(super) async fn run(inner: Arc<Inner>, mut queue: mpsc::Receiver<Pending>) {
             }
         }
     }
-    while let Some(reply) = in_flight.next().await {
-        answer(reply);
+    while let Some(replies) = in_flight.next().await {
+        answer_all(replies);
     }
 }
 
@@ -102,12 +104,43 @@ fn take_batch(waiting: &mut Vec<Pending>) -> Vec<Pending> {
     waiting.drain(..count).collect()
 }
 
-async fn submit(inner: Arc<Inner>, batch: Vec<Pending>) -> Reply {
+/// On a full disk a batch is refused as a whole, before it has any effect. What frees space
+/// is not to share the fate of its neighbours.
+async fn submit(inner: Arc<Inner>, batch: Vec<Pending>) -> Vec<Reply> {
+    let mixed = batch.iter().any(|pending| pending.takes_space)
+        && batch.iter().any(|pending| !pending.takes_space);
+    if !mixed {
+        return vec![write(&inner, batch).await];
+    }
+    let refused = match inner.write(join(&batch), deadline(&batch)).await {
+        Err(refused @ (KvError::NoSpace { .. } | KvError::Alarmed(Alarm::NoSpace))) => refused,
+        outcome => return vec![(replies(batch), outcome)],
+    };
+    let (take, free): (Vec<_>, Vec<_>) = batch.into_iter().partition(|pending| pending.takes_space);
+    vec![(replies(take), Err(refused)), write(&inner, free).await]
+}
+
+async fn write(inner: &Inner, batch: Vec<Pending>) -> Reply {
+    let outcome = inner.write(join(&batch), deadline(&batch)).await;
+    (replies(batch), outcome)
+}
+
+fn join(batch: &[Pending]) -> Proposal {
     let commands = batch.iter().map(|pending| pending.command.as_slice());
-    let proposal = Proposal::join(batch.len(), commands);
+    Proposal::join(batch.len(), commands)
+}
+
+fn deadline(batch: &[Pending]) -> Instant {
     let deadline = batch.iter().map(|pending| pending.deadline).min();
-    let replies = batch.into_iter().map(|pending| pending.reply).collect();
-    (replies, inner.write(proposal, deadline.unwrap_or_else(Instant::now)).await)
+    deadline.unwrap_or_else(Instant::now)
+}
+
+fn replies(batch: Vec<Pending>) -> Vec<oneshot::Sender<Answer>> {
+    batch.into_iter().map(|pending| pending.reply).collect()
+}
+
+fn answer_all(replies: Vec<Reply>) {
+    replies.into_iter().for_each(answer);
 }
 
 fn answer((replies, outcome): Reply) {

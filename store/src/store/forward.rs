@@ -128,7 +128,7 @@ impl Inner {
 
     /// As the leader: appends commands as one entry, and waits until it is applied.
     pub async fn write_here(&self, proposal: Proposal, deadline: Instant) -> Forwarded<Applied> {
-        if let Err(error) = self.check_space(proposal.0.len() as u64) {
+        if let Err(error) = self.check_room(&proposal) {
             return Forwarded::Failed(error);
         }
         let (responder, response) =

@@ -14,7 +14,7 @@ use super::Inner;
 use super::forward::{Fault, TIMEOUT};
 use crate::command::{Command, Proposal};
 use crate::core::LeaseNews;
-use crate::kv::{KvError, LeaseId, LeaseInfo};
+use crate::kv::{Alarm, KvError, LeaseId, LeaseInfo};
 use crate::raft::network::forward::{Forwarded, LeaseCall, decode_lease};
 use crate::raft::network::transport::Method;
 
@@ -99,7 +99,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
     }
 }
 
-async fn sleep_or_forever(wait: Option<Duration>) {
+pub(super) async fn sleep_or_forever(wait: Option<Duration>) {
     match wait {
         Some(wait) => tokio::time::sleep(wait).await,
         None => std::future::pending().await,
@@ -113,6 +113,10 @@ async fn revoke_expired(inner: &Inner) -> bool {
     expired.truncate(REVOKE_AT_ONCE);
     if expired.is_empty() {
         return false;
+    }
+    if inner.core.mvcc().alarms().is_set(Alarm::Corrupt) {
+        // It would be refused, and the log would grow by every attempt.
+        return true;
     }
     let revoke = |id: LeaseId| Command::LeaseRevoke { id }.encode();
     let commands: Vec<_> = expired.into_iter().map(revoke).collect();

@@ -13,6 +13,7 @@ mod reads;
 mod removal;
 mod restore;
 mod snapshotter;
+mod space;
 mod status;
 mod watch;
 
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::identity::Identity;
 pub use self::members::{Member, MemberError};
 pub use self::restore::{RestoreOptions, SnapshotStatus};
-pub use self::status::{Alarm, HashKv, Status};
+pub use self::status::{HashKv, Status};
 pub use self::watch::WatchHandle;
 
 use self::batch::Proposer;
@@ -38,7 +39,6 @@ use self::reads::Reads;
 use crate::config::{Config, ConfigError};
 use crate::core::Core;
 use crate::engine::EngineError;
-use crate::kv::KvError;
 use crate::raft::log::SoleVoter;
 use crate::raft::machine::Machine;
 use crate::raft::network::peer::Network;
@@ -107,18 +107,6 @@ pub(crate) struct Inner {
     /// The term in which this member leads and keeps the clock.
     pub lease_term: AtomicU64,
     pub started: tokio::time::Instant,
-}
-
-impl Inner {
-    /// Refuses a write that could fill the disk.
-    fn check_space(&self, bytes: u64) -> Result<(), KvError> {
-        let folder = &self.config.data_dir;
-        let free = self.disk.free_bytes(folder).unwrap_or(u64::MAX);
-        if free >= self.config.min_free_bytes && self.wal.admit(bytes) {
-            return Ok(());
-        }
-        Err(KvError::NoSpace { path: folder.display().to_string() })
-    }
 }
 
 /// A running member. Implements [`crate::kv::Kv`].

@@ -11,7 +11,9 @@ use super::batch::{self, Proposer};
 use super::identity::{self, io_error};
 use super::leadership::{self, Leadership};
 use super::reads::{self, Reads};
-use super::{Inner, OpenError, RaftHandle, Store, join, lease, members, removal, snapshotter};
+use super::{
+    Inner, OpenError, RaftHandle, Store, join, lease, members, removal, snapshotter, space,
+};
 use crate::config::{Config, InitialState};
 use crate::core::{self, Core};
 use crate::engine::worker::EngineQueue;
@@ -87,6 +89,7 @@ impl Store {
             tokio::spawn(lease::run(inner.clone())),
             tokio::spawn(removal::run(inner.clone())),
             tokio::spawn(snapshotter::run(inner.clone())),
+            tokio::spawn(space::run(inner.clone())),
             tokio::spawn(leadership::run(inner.clone())),
             tokio::spawn(reads::run(inner.clone(), waiting)),
             tokio::spawn(members::publish(inner.clone())),

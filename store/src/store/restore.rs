@@ -18,6 +18,7 @@ use crate::wal::disk::{Disk, RealDisk};
 pub struct SnapshotStatus {
     pub cluster_id: u64,
     pub revision: Revision,
+    /// 0: never.
     pub compacted: Revision,
     pub records: u64,
     pub bytes: u64,
@@ -48,7 +49,7 @@ impl Store {
         let status = SnapshotStatus {
             cluster_id: reader.store.header.cluster_id,
             revision: reader.store.header.meta.revision,
-            compacted: reader.store.header.meta.compacted,
+            compacted: reader.store.header.meta.compacted.max(0),
             records,
             bytes: std::fs::metadata(path).map_err(io_error("look at", path))?.len(),
             manifest: reader.manifest.clone(),
@@ -80,8 +81,12 @@ impl Store {
             return Err(OpenError::NotEmpty { path: dir.clone() });
         }
         let folder = SnapshotFolder::open(disk.clone(), dir.join("snapshots"))?;
-        let mut meta =
-            Meta { applied: first_entry(config).encode(), ..reader.store.header.meta.clone() };
+        let mut meta = Meta {
+            applied: first_entry(config).encode(),
+            // They are about members that this cluster does not have.
+            alarms: Default::default(),
+            ..reader.store.header.meta.clone()
+        };
         let bump = Revision::try_from(options.bump_revision).unwrap_or(Revision::MAX);
         meta.revision = meta.revision.saturating_add(bump);
         if options.mark_compacted {

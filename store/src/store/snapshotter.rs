@@ -9,12 +9,21 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use super::Inner;
 use crate::raft::machine::write_snapshot;
 
+/// Written to the log between two looks at the disk's space; the leader looks at every write.
+const LOOK_EVERY_BYTES: u64 = 1 << 20;
+
 pub(super) async fn run(inner: Arc<Inner>) {
     let mut applied = inner.raft.data_metrics();
     let mut failed_at_bytes = 0;
+    let mut looked_at = 0;
     loop {
         if applied.changed().await.is_err() {
             return;
+        }
+        let written = inner.wal.written().1;
+        if written >= looked_at + LOOK_EVERY_BYTES {
+            looked_at = written;
+            inner.core.space_wake.notify_one();
         }
         let log_bytes = inner.wal.bytes();
         let threshold = inner.config.snapshot_log_bytes.max(inner.core.mvcc().bytes());

@@ -8,6 +8,7 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use super::{Identity, Store};
 use crate::kv::{KvError, Revision};
 use crate::mvcc::Digest;
+use crate::mvcc::alarm::RaisedAlarm;
 use crate::mvcc::revision::Rev;
 use crate::raft::machine::View;
 use crate::raft::types::MemberId;
@@ -30,13 +31,7 @@ pub struct Status {
     pub raft_term: u64,
     pub raft_applied_index: u64,
     pub is_learner: bool,
-    pub alarms: Vec<Alarm>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Alarm {
-    /// Writes are refused until there is space.
-    NoSpace,
+    pub alarms: Vec<RaisedAlarm>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,17 +81,18 @@ impl Store {
         }
     }
 
-    pub fn alarms(&self) -> Vec<Alarm> {
-        match self.inner.check_space(0) {
-            Ok(()) => Vec::new(),
-            Err(_) => vec![Alarm::NoSpace],
-        }
-    }
-
     /// A hash of every record up to `revision` (0: the newest) that is not compacted. The
     /// same on all members, as etcd's is; its value differs from etcd's.
     pub async fn hash_kv(&self, revision: Revision) -> Result<HashKv, KvError> {
-        self.inner.core.mvcc().check_revision(revision)?;
+        {
+            let mvcc = self.inner.core.mvcc();
+            mvcc.check_revision(revision)?;
+            let compacted = mvcc.compacted();
+            // A range at the compaction itself can be answered; a hash is not, as in etcd.
+            if revision > 0 && revision <= compacted {
+                return Err(KvError::Compacted { requested: revision, compacted });
+            }
+        }
         let view = View::new(self.inner.core.clone());
         view.settle().await.map_err(|_| KvError::Stopped)?;
         let upto = if revision > 0 { revision } else { view.meta.revision };

@@ -173,11 +173,8 @@ impl Feed {
     }
 
     fn to_event(&self, inner: &Inner, rev: Rev, record: Record) -> Event {
-        let previous = if self.request.prev_kv {
-            inner.core.mvcc().index().previous(&record.key, rev)
-        } else {
-            None
-        };
+        let previous =
+            if self.request.prev_kv { inner.core.mvcc().before(rev, &record) } else { None };
         let change = Change { rev, record, previous };
         let prev = inner.core.replaced(&change);
         event(&change, prev)

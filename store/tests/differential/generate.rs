@@ -111,16 +111,7 @@ fn random_txn(random: &mut Random, newest: i64, depth: u64) -> pb::TxnRequest {
         let op = |random: &mut Random| match random.below(if depth < 2 { 8 } else { 7 }) {
             0..=2 => Request::RequestPut(random_put(random)),
             3..=5 => Request::RequestRange(random_range(random, newest)),
-            6 => {
-                let mut delete = random_delete(random);
-                // Only so can a transaction put a key and delete it. The answers are the same
-                // (`known_edges_are_etcds`); as the event's previous value etcd gives that
-                // before the revision, the store that before the delete.
-                if delete.range_end[..] == [0] {
-                    delete.range_end = "l".into();
-                }
-                Request::RequestDeleteRange(delete)
-            }
+            6 => Request::RequestDeleteRange(random_delete(random)),
             _ => Request::RequestTxn(random_txn(random, newest, depth + 1)),
         };
         let count = random.below(4);

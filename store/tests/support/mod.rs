@@ -1,6 +1,8 @@
 //! A store in a folder of its own, and short words for requests.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod members;
+
 use std::path::Path;
 use std::sync::Arc;
 
