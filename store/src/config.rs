@@ -175,8 +175,7 @@ impl Config {
     /// Of a member that is added: never one that was there before, whose votes may still be
     /// counted somewhere.
     pub fn new_member_id(&self, peer_urls: &[String]) -> MemberId {
-        use std::hash::{BuildHasher, RandomState};
-        let random = RandomState::new().hash_one(std::time::SystemTime::now());
+        let random = crate::raft::runtime::random();
         hash_id([&self.member_id(peer_urls).to_be_bytes()[..], &random.to_be_bytes()].into_iter())
     }
 

@@ -59,6 +59,11 @@ impl TryRng for Random {
     }
 }
 
+/// One number, from where all of Raft's come.
+pub fn random() -> u64 {
+    Runtime::thread_rng().next_u64()
+}
+
 #[derive(Debug)]
 pub struct Runtime(TokioRuntime);
 

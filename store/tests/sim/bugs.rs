@@ -5,7 +5,7 @@
 pub enum Bug {
     /// A sync of the log returns before the medium has anything.
     SyncLies,
-    /// A member forgets whom it voted for. No test finds it yet: the moment is too short.
+    /// A member forgets whom it voted for.
     VoteNotSynced,
     /// A member answers from what it has, without asking who leads.
     ReadWithoutQuorum,
@@ -15,6 +15,8 @@ pub enum Bug {
     PurgeBeforeSnapshotSync,
     /// A watch that comes again begins one revision too late.
     WatchSkipsOne,
+    /// A member's clock runs twice as fast as time does.
+    FastClock,
 }
 
 impl Bug {
@@ -26,6 +28,7 @@ impl Bug {
             Self::AppliedWithoutData,
             Self::PurgeBeforeSnapshotSync,
             Self::WatchSkipsOne,
+            Self::FastClock,
         ];
         let found = all.into_iter().find(|bug| format!("{bug:?}") == name);
         assert!(found.is_some() || name.is_empty(), "no fault is named {name}");

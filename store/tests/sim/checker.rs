@@ -23,6 +23,7 @@ pub fn check(record: &Record) -> Result<Model, String> {
     provenance(&model, record, &effects)?;
     real_time(&model, record, &effects)?;
     serializable_reads(record)?;
+    leases(&model, record)?;
     for watched in &record.watches {
         watch(&model, watched)?;
     }
@@ -313,6 +314,47 @@ fn serializable_reads(record: &Record) -> Result<(), String> {
                 ));
             }
             ended.push((operation.returned, *revision));
+        }
+    }
+    Ok(())
+}
+
+/// A clock may be read a tick late.
+const CLOCK_SLACK_MS: u64 = 20;
+
+/// No lease that nobody has revoked runs out before its time, counted from when its last
+/// renewal that was acknowledged had been asked for.
+fn leases(model: &Model, record: &Record) -> Result<(), String> {
+    if record.clock_jumped {
+        return Ok(());
+    }
+    let mut due_ms: BTreeMap<LeaseId, (u64, &Operation)> = BTreeMap::new();
+    for operation in &record.operations {
+        let (id, ttl_seconds) = match (&operation.asked, &operation.told) {
+            (Asked::LeaseGrant { id, .. }, Told::LeaseGranted(ttl)) => (*id, *ttl),
+            (Asked::LeaseKeepAlive { id }, Told::LeaseAlive(ttl)) => (*id, *ttl),
+            _ => continue,
+        };
+        let due = operation.called_ms + 1000 * ttl_seconds.unsigned_abs();
+        let latest = due_ms.entry(id).or_insert((due, operation));
+        if due > latest.0 {
+            *latest = (due, operation);
+        }
+    }
+    for (revision, changes) in &model.revisions {
+        for event in changes.iter().filter(|event| event.kind == EventType::Delete) {
+            let key = String::from_utf8_lossy(&event.kv.key).into_owned();
+            let id = key.strip_prefix("b/lease-").and_then(|id| id.parse().ok());
+            let Some(id) = id.filter(|id| !record.revoking.contains(id)) else { continue };
+            let at_ms = record.seen_ms.get(revision).copied().unwrap_or(u64::MAX);
+            if let Some((due, operation)) = due_ms.get(&id)
+                && at_ms.saturating_add(CLOCK_SLACK_MS) < *due
+            {
+                return Err(format!(
+                    "lease {id} ran out at {at_ms} ms, and was due at {due} ms at the earliest\n    in {}",
+                    describe(operation)
+                ));
+            }
         }
     }
     Ok(())

@@ -10,6 +10,7 @@ use super::bugs::Bug;
 use super::faults::{Fault, MENDED, Mend, Weather};
 use super::history::{Audit, History, Watched};
 use super::host::{Host, Step, new_runtime};
+use super::members::Stage;
 use super::network::{At, GOOD, Network};
 use super::random::{Digest, Random};
 use super::traffic::{Client, Face, Faces};
@@ -36,25 +37,33 @@ pub struct Cluster {
     started: u64,
     /// What each member's vote was promised for when it started.
     promised: Vec<u64>,
+    /// Set: cut the power at the next promise of a vote, everywhere or there; the promises so far.
+    cut_at_vote: Option<(bool, Vec<u64>)>,
 }
 
 impl Cluster {
     pub fn new(seed: u64, members: usize, bug: Option<Bug>) -> Self {
+        Self::with_spares(seed, members, 0, bug)
+    }
+
+    /// Spares may be added to the cluster.
+    pub fn with_spares(seed: u64, members: usize, spares: usize, bug: Option<Bug>) -> Self {
+        let all = members + spares;
         let mut random = Random::new(seed);
         skiff_store::raft::runtime::seed_randomness(random.next());
-        let network = Network::new(members, random.fork());
-        let hosts: Vec<_> = (0..members).map(|at| Host::new(at, members, random.fork())).collect();
+        let network = Network::new(all, random.fork());
+        let hosts: Vec<_> = (0..all).map(|at| Host::new(at, members, random.fork())).collect();
         for host in &hosts {
             host.disk.state().bug = bug;
         }
         let history = History::default();
-        history.record().audits = vec![Audit { next: 2, ..Audit::default() }; members];
+        history.record().audits = vec![Audit { next: 2, ..Audit::default() }; all];
         let mut cluster = Self {
             seed,
             random,
             network,
             hosts,
-            faces: Faces::new(members),
+            faces: Faces::new(all),
             history,
             now_ms: 0,
             bug,
@@ -64,7 +73,8 @@ impl Cluster {
             story: Vec::new(),
             violation: None,
             started: 0,
-            promised: vec![0; members],
+            promised: vec![0; all],
+            cut_at_vote: None,
         };
         for at in 0..members {
             cluster.start(at);
@@ -82,7 +92,8 @@ impl Cluster {
     }
 
     pub fn start(&mut self, at: At) {
-        if self.hosts[at].process.is_none() {
+        let belongs = matches!(self.hosts[at].stage, Stage::Member | Stage::Joining);
+        if belongs && self.hosts[at].process.is_none() {
             self.started += 1;
             let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(self.started);
             skiff_store::raft::runtime::seed_randomness(seed);
@@ -144,6 +155,8 @@ impl Cluster {
                 }
             }
         }
+        self.end_removed();
+        self.cut_at_vote();
         let tick = Duration::from_millis(TICK_MS);
         self.runtime().block_on(async move { tokio::time::sleep(tick).await });
     }
@@ -163,7 +176,23 @@ impl Cluster {
         self.faces.set(at, Some(face));
         self.promised[at] = self.network.wire().granted_terms[at];
         self.mend_after(10, Mend::AskTerm(at, incarnation));
+        self.hosts[at].stage = Stage::Member;
         self.tell(format!("member {at} serves"));
+    }
+
+    fn cut_at_vote(&mut self) {
+        let Some((everywhere, before)) = &self.cut_at_vote else { return };
+        let granted = self.network.wire().granted_terms.clone();
+        let promised = |at: &At| granted[*at] > before[*at];
+        let Some(voter) = (0..self.hosts.len()).find(promised) else { return };
+        let all = *everywhere;
+        self.cut_at_vote = None;
+        self.tell(format!("member {voter} has promised its vote"));
+        for at in 0..self.hosts.len() {
+            if all || at == voter {
+                self.strike(at, true);
+            }
+        }
     }
 
     /// A vote that was promised is on the medium: no later life may know less.
@@ -180,6 +209,13 @@ impl Cluster {
     }
 
     fn cannot_open(&mut self, at: At, fault: String) {
+        if fault.contains("has been removed from its cluster") {
+            return self.retire(at);
+        }
+        if self.hosts[at].stage == Stage::Joining {
+            self.tell(format!("member {at} cannot join yet: {fault}"));
+            return self.kill(at, false);
+        }
         let full = self.hosts[at].disk.state().full;
         if !full {
             return self.fail(format!("member {at} cannot open its store: {fault}"));
@@ -202,7 +238,7 @@ impl Cluster {
         self.tell(format!("member {at} is {}", if power { "without power" } else { "killed" }));
     }
 
-    fn mend_after(&mut self, ms: u64, mend: Mend) {
+    pub fn mend_after(&mut self, ms: u64, mend: Mend) {
         self.next_mend += 1;
         self.mends.insert((self.now_ms + ms, self.next_mend), mend);
     }
@@ -268,7 +304,10 @@ impl Cluster {
             Fault::Pause { member, ms } => {
                 self.hosts[member].paused_until_ms = Some(self.now_ms + ms);
             }
-            Fault::ClockJump { member, ms } => self.hosts[member].jump(ms),
+            Fault::ClockJump { member, ms } => {
+                self.history.record().clock_jumped = true;
+                self.hosts[member].jump(ms);
+            }
             Fault::Block { pairs, ms } => {
                 for (from, to) in &pairs {
                     self.network.wire().links[*from][*to].blocked = true;
@@ -312,10 +351,19 @@ impl Cluster {
                     Ok(())
                 });
             }
+            Fault::CutAtVote { everywhere } => {
+                self.cut_at_vote = Some((everywhere, self.network.wire().granted_terms.clone()));
+                if let Some(leader) = self.leader() {
+                    self.strike(leader, true);
+                }
+            }
+            Fault::AddMember { learner } => self.add_member(learner),
+            Fault::PromoteMember => self.promote_member(),
+            Fault::RemoveMember { member } => self.remove_member(member),
         }
     }
 
-    fn on<F>(&self, at: At, ask: impl FnOnce(std::sync::Arc<skiff_store::Store>) -> F)
+    pub fn on<F>(&self, at: At, ask: impl FnOnce(std::sync::Arc<skiff_store::Store>) -> F)
     where
         F: Future<Output = Result<(), skiff_store::kv::KvError>> + Send + 'static,
     {
@@ -346,6 +394,7 @@ impl Cluster {
     pub fn heal(&mut self) {
         self.tell("all faults end".into());
         self.mends.clear();
+        self.cut_at_vote = None;
         {
             let mut wire = self.network.wire();
             wire.duplicate_percent = 0;

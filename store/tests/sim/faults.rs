@@ -61,6 +61,18 @@ pub enum Fault {
     MoveLeader {
         to: At,
     },
+    /// The leader's power goes; and that of the next one who promises its vote, or of all, in
+    /// that very moment.
+    CutAtVote {
+        everywhere: bool,
+    },
+    AddMember {
+        learner: bool,
+    },
+    PromoteMember,
+    RemoveMember {
+        member: At,
+    },
 }
 
 /// Which ones may happen.
@@ -70,6 +82,8 @@ pub struct Weather {
     pub partitions: bool,
     pub pauses: bool,
     pub disks: bool,
+    pub elections: bool,
+    pub membership: bool,
     pub min_gap_ms: u64,
     pub max_gap_ms: u64,
 }
@@ -81,6 +95,8 @@ impl Weather {
             partitions: random.percent(65),
             pauses: random.percent(40),
             disks: random.percent(40),
+            elections: random.percent(40),
+            membership: random.percent(35),
             min_gap_ms: 20,
             max_gap_ms: random.between(300, 900),
         };
@@ -104,7 +120,7 @@ impl Weather {
         // Leaders are hit most: that is where things break.
         let member = leader.filter(|_| random.percent(50)).unwrap_or(anyone);
         let ms = random.between(100, 1500);
-        Some(match random.below(16) {
+        Some(match random.below(21) {
             0 if self.crashes => Fault::PowerLoss { member },
             1 if self.crashes => Fault::Kill { member },
             2..=4 if self.crashes => {
@@ -133,6 +149,12 @@ impl Weather {
             14 if random.percent(50) => Fault::Settle { member },
             14 => Fault::Restart { member },
             15 if random.percent(50) => Fault::MoveLeader { to: anyone },
+            16..=17 if self.elections && self.crashes => {
+                Fault::CutAtVote { everywhere: random.percent(60) }
+            }
+            18 if self.membership => Fault::AddMember { learner: random.percent(60) },
+            19 if self.membership => Fault::PromoteMember,
+            20 if self.membership => Fault::RemoveMember { member },
             _ => return None,
         })
     }

@@ -1,5 +1,6 @@
 //! What clients asked, what they were told, and in which order.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use skiff_store::kv::*;
@@ -77,6 +78,12 @@ pub struct Record {
     pub watches: Vec<Watched>,
     pub audits: Vec<Audit>,
     pub highest_seen: Revision,
+    /// When a member first told of a revision.
+    pub seen_ms: BTreeMap<Revision, u64>,
+    /// Leases that somebody has asked to revoke.
+    pub revoking: BTreeSet<LeaseId>,
+    /// Some clock did not run as time does.
+    pub clock_jumped: bool,
 }
 
 #[derive(Debug, Clone, Default)]

@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 use super::bugs::Bug;
 use super::disk::SimDisk;
 use super::engine::SimEngine;
+use super::members::Stage;
 use super::network::{At, Door, Network, url};
 use super::random::Random;
 
@@ -43,6 +44,7 @@ pub struct Host {
     behind_ms: u64,
     pub incarnation: u64,
     pub config: Config,
+    pub stage: Stage,
 }
 
 pub fn new_runtime() -> Runtime {
@@ -57,7 +59,9 @@ pub fn config(at: At, members: usize) -> Config {
     let name = |at: At| format!("m{at}");
     let mut config = Config::new(name(at), "/data/store");
     let member = |at: At| InitialMember { name: name(at), peer_urls: vec![url(at)] };
-    config.initial_cluster = (0..members).map(member).collect();
+    // One that joins later knows the first ones, and itself.
+    let all = (0..members).chain((at >= members).then_some(at));
+    config.initial_cluster = all.map(member).collect();
     config.peer_urls = vec![url(at)];
     config.max_request_bytes = 4 << 10;
     config.log_segment_bytes = 16 << 10;
@@ -83,6 +87,7 @@ impl Host {
             behind_ms: 0,
             incarnation: 0,
             config: config(at, members),
+            stage: if at < members { Stage::Member } else { Stage::Spare },
         }
     }
 
@@ -142,12 +147,14 @@ impl Host {
             self.paused_until_ms = None;
         }
         let missed = std::mem::take(&mut self.behind_ms);
+        let fast = self.disk.state().bug == Some(Bug::FastClock);
+        let own_ms = if fast { 2 * tick_ms } else { tick_ms };
         process.runtime.block_on(async {
             if missed > 0 {
                 // Whatever was due meanwhile is due now, all of it.
                 tokio::time::advance(Duration::from_millis(missed)).await;
             }
-            tokio::time::sleep(Duration::from_millis(tick_ms)).await;
+            tokio::time::sleep(Duration::from_millis(own_ms)).await;
         });
         if self.disk.state().dead {
             return Step::Died;

@@ -22,6 +22,7 @@ mod engine;
 mod faults;
 mod history;
 mod host;
+mod members;
 mod model;
 mod network;
 mod random;

@@ -1,6 +1,7 @@
 //! Drills: what other stores have got wrong, each played on purpose.
 
 use skiff_store::kv::*;
+use skiff_store::wal::disk::Disk as _;
 
 use super::cluster::Cluster;
 use super::faults::Fault;
@@ -274,5 +275,43 @@ fn a_vote_that_was_promised_is_not_forgotten() {
         cluster.inflict(Fault::PowerLossEverywhere);
         cluster.run_for(1_300);
         assert_eq!(cluster.violation, None);
+    }
+}
+
+/// With one of three away, dead or cut off, the others' logs are compacted all the same; one
+/// that was dead comes back from a snapshot.
+#[test]
+fn the_log_stays_small_while_a_member_is_away() {
+    const WRITES: usize = 400;
+    for dead in [true, false] {
+        let (mut cluster, _) = cluster(1, 3);
+        must_write(&mut cluster, None, "a/1", "before");
+        let leader = until_led(&mut cluster, None);
+        let away = (leader + 1) % 3;
+        if dead {
+            cluster.end(away, false);
+        } else {
+            let cut = (0..3).filter(|at| *at != away).flat_map(|at| [(at, away), (away, at)]);
+            cluster.inflict(Fault::Block { pairs: cut.collect(), ms: 600_000 });
+        }
+        let value = "x".repeat(1_000);
+        for n in 0..WRITES {
+            let written = write(&mut cluster, leader, "a/2", &format!("{n} {value}"));
+            // The log may grow as large as the state, so that has to stay small too.
+            if let Some(revision) = written.filter(|_| n % 20 == 19) {
+                tell(&mut cluster, leader, Asked::Compact(revision));
+            }
+        }
+        cluster.run_for(1_000);
+        for at in [leader, (leader + 2) % 3] {
+            let folder = std::path::Path::new("/data/store/log");
+            let segments = cluster.hosts[at].disk.list(folder).unwrap().len();
+            // Some thirty writes at most between two compactions, sixteen in a segment.
+            assert!(segments <= 8, "member {at} has {segments} segments of the log, dead: {dead}");
+        }
+        if dead {
+            // One that was cut off waits for a snapshot that was lost on its way, a minute here.
+            sound(cluster);
+        }
     }
 }

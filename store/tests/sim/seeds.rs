@@ -173,6 +173,16 @@ fn finds_a_log_that_goes_before_its_snapshot_is_synced() {
 }
 
 #[test]
+fn finds_a_vote_that_is_not_synced() {
+    finds(Bug::VoteNotSynced, 20);
+}
+
+#[test]
+fn finds_leases_that_run_out_early() {
+    finds(Bug::FastClock, 20);
+}
+
+#[test]
 fn finds_a_watch_that_skips() {
     finds(Bug::WatchSkipsOne, 20);
 }

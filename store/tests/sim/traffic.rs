@@ -50,6 +50,11 @@ pub fn key(number: u64) -> Bytes {
     format!("{folder}/{number}").into()
 }
 
+/// Goes with its lease, and not before.
+pub fn lease_key(id: LeaseId) -> Bytes {
+    format!("b/lease-{id}").into()
+}
+
 pub fn put(key: Bytes, value: Bytes, lease: LeaseId) -> Op {
     Op::Put(PutRequest {
         key,
@@ -192,12 +197,15 @@ impl Client {
             let told = self.ask(member, Asked::LeaseGrant { id, ttl_seconds }).await;
             if matches!(told, Told::LeaseGranted(_)) {
                 self.lease = id;
+                let value = self.value();
+                self.write(vec![put(lease_key(id), value, id)]).await;
             }
             return;
         }
         let id = self.lease;
-        if self.random.percent(30) {
+        if self.random.percent(15) {
             self.lease = 0;
+            self.history.record().revoking.insert(id);
             self.ask(member, Asked::LeaseRevoke { id }).await;
         } else {
             self.ask(member, Asked::LeaseKeepAlive { id }).await;

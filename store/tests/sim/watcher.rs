@@ -127,8 +127,12 @@ pub async fn audit(face: Face, history: History, at: At) {
             let audit: &mut Audit = &mut record.audits[at];
             match message {
                 WatchMessage::Events { revision, events } => {
-                    audit.events.extend(events);
                     audit.next = audit.next.max(revision + 1);
+                    audit.events.extend(events.iter().cloned());
+                    let now_ms = record.now_ms;
+                    for event in events {
+                        record.seen_ms.entry(event.kv.mod_revision).or_insert(now_ms);
+                    }
                 }
                 WatchMessage::Progress { .. } | WatchMessage::TooSlow => {}
                 WatchMessage::Compacted { compacted } => audit.next = audit.next.max(compacted),
