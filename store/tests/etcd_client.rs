@@ -10,12 +10,11 @@ use etcd_client::{
     Client, Compare, CompareOp, Error, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse,
     WatchOptions,
 };
+use etcd_support::stream::{Stream, keys, on};
 use etcd_support::*;
 use skiff_proto::grpc::etcdserverpb as pb;
-use skiff_proto::grpc::mvccpb;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tonic::{Code, Streaming};
+use tonic::Code;
 
 async fn connect(served: &Served) -> Client {
     Client::connect([served.url()], None).await.unwrap()
@@ -186,59 +185,6 @@ async fn many_watches_on_one_stream() {
     };
     timeout(PATIENCE, gone).await.expect("its watches end");
     served.stop().await;
-}
-
-/// A bare watch stream.
-struct Stream {
-    requests: mpsc::Sender<pb::WatchRequest>,
-    responses: Streaming<pb::WatchResponse>,
-}
-
-impl Stream {
-    async fn open(served: &Served) -> Self {
-        let (requests, incoming) = mpsc::channel(16);
-        let mut client = pb::watch_client::WatchClient::connect(served.url())
-            .await
-            .unwrap()
-            .max_decoding_message_size(usize::MAX);
-        let incoming = tokio_stream::wrappers::ReceiverStream::new(incoming);
-        let responses = client.watch(incoming).await.unwrap().into_inner();
-        Self { requests, responses }
-    }
-
-    async fn send(&self, request: pb::watch_request::RequestUnion) {
-        self.requests.send(pb::WatchRequest { request_union: Some(request) }).await.unwrap();
-    }
-
-    async fn create(&mut self, request: pb::WatchCreateRequest) -> pb::WatchResponse {
-        self.send(pb::watch_request::RequestUnion::CreateRequest(request)).await;
-        self.next().await
-    }
-
-    async fn next(&mut self) -> pb::WatchResponse {
-        timeout(PATIENCE, self.responses.message()).await.expect("a response").unwrap().unwrap()
-    }
-
-    async fn events(&mut self, count: usize) -> Vec<mvccpb::Event> {
-        let mut events = Vec::new();
-        while events.len() < count {
-            events.extend(self.next().await.events);
-        }
-        events
-    }
-}
-
-fn on(key: &'static str) -> pb::WatchCreateRequest {
-    pb::WatchCreateRequest { key: key.into(), ..Default::default() }
-}
-
-fn keys(events: &[mvccpb::Event]) -> Vec<String> {
-    let show = |event: &mvccpb::Event| {
-        let kv = event.kv.as_ref().unwrap();
-        let kind = if event.r#type == 0 { "PUT" } else { "DELETE" };
-        format!("{kind} {}@{}", String::from_utf8_lossy(&kv.key), kv.mod_revision)
-    };
-    events.iter().map(show).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

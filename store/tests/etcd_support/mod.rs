@@ -1,6 +1,8 @@
 //! A store with its etcd face on a port of its own, and Debian's `etcdctl` to talk to it.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod stream;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
