@@ -6,11 +6,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode, header};
+use http::{Request, Response, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use skiff_kit::cork::cork;
 use skiff_kit::tls;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -18,14 +19,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
-use tonic::service::Routes;
-use tower::Service;
 
 use crate::authn::{self, User};
 use crate::core::Core;
 use crate::{grpc, plain};
 
-/// Open connections; each costs some 50 KiB with TLS and HTTP/2 buffers. Who comes later waits.
+/// Open connections; each costs some 60 KiB with TLS and HTTP/2 buffers. Who comes later waits.
 const MAX_CONNECTIONS: usize = 4096;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,8 +54,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let server = Server {
-        routes: grpc::routes(core.clone())?,
-        core,
+        faces: Arc::new(Faces { grpc: grpc::services(core.clone())?, core }),
         acceptor: TlsAcceptor::from(tls),
         shutdown: shutdown.clone(),
     };
@@ -94,10 +92,15 @@ pub async fn serve(
 
 #[derive(Clone)]
 struct Server {
-    core: Arc<Core>,
-    routes: Routes,
+    faces: Arc<Faces>,
     acceptor: TlsAcceptor,
     shutdown: CancellationToken,
+}
+
+/// Who answers requests; shared by all connections.
+struct Faces {
+    core: Arc<Core>,
+    grpc: grpc::Services,
 }
 
 type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
@@ -123,22 +126,24 @@ impl Server {
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
             .max_send_buf_size(1 << 20);
-        let shutdown = self.shutdown.clone();
+        let Self { faces, shutdown, .. } = self;
         let service = service_fn(move |request| {
-            let (server, user) = (self.clone(), user.clone());
-            async move { Ok::<_, Infallible>(server.answer(request, user).await) }
+            let (faces, user) = (faces.clone(), user.clone());
+            async move { Ok::<_, Infallible>(faces.answer(request, user).await) }
         });
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        tokio::pin!(connection);
+        let (stream, outlet) = cork(stream);
+        let mut connection = outlet.run(builder.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
-            result = connection.as_mut() => return result,
-            () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+            result = &mut connection => return result,
+            () = shutdown.cancelled() => connection.connection().graceful_shutdown(),
         }
         connection.await
     }
+}
 
+impl Faces {
     async fn answer(
-        mut self,
+        &self,
         mut request: Request<Incoming>,
         user: Option<Arc<User>>,
     ) -> Response<Body> {
@@ -149,10 +154,7 @@ impl Server {
             return tonic::Status::from(authn::unauthorized()).into_http();
         };
         request.extensions_mut().insert(user);
-        match self.routes.call(request).await {
-            Ok(response) => response,
-            Err(never) => plain::text(StatusCode::INTERNAL_SERVER_ERROR, never.to_string()),
-        }
+        self.grpc.answer(request).await
     }
 }
 

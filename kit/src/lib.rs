@@ -1,6 +1,7 @@
-//! Domain-free parts: service graph, backoff, PKI and TLS, telemetry.
+//! Domain-free parts: service graph, backoff, PKI and TLS, corked streams, telemetry.
 
 pub mod backoff;
+pub mod cork;
 pub mod graph;
 pub mod pki;
 pub mod telemetry;

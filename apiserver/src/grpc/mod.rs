@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt};
+use hyper::body::Incoming;
 use skiff_client::{
     Api, Deleted, ExecInput, ExecOptions, ExecOutput, ListOptions, WatchOptions, WriteOptions,
 };
@@ -15,8 +16,11 @@ use skiff_proto::grpc::api;
 use skiff_proto::grpc::api::api_server::{Api as Service, ApiServer};
 use skiff_proto::resource::PODS;
 use skiff_proto::{Status, WireObject};
+use tonic::body::Body;
+use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::{Request, Response, Streaming};
+use tower::Service as _;
 
 use crate::authn::{self, User};
 use crate::core::Core;
@@ -32,7 +36,14 @@ type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, tonic::Status>> + Send>>;
 
 /// Everything that speaks gRPC on the API's port. Requests carry their `Arc<User>` as an
 /// extension, put there by the connection.
-pub fn routes(core: Arc<Core>) -> Result<Routes, tonic_reflection::server::Error> {
+pub struct Services {
+    api: ApiServer<Face>,
+    /// Health and reflection, which are seldom asked; routing a request costs as much as
+    /// a lookup in the cache.
+    others: Routes,
+}
+
+pub fn services(core: Arc<Core>) -> Result<Services, tonic_reflection::server::Error> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(skiff_proto::grpc::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -46,7 +57,20 @@ pub fn routes(core: Arc<Core>) -> Result<Routes, tonic_reflection::server::Error
         reporter.set_not_serving::<ApiServer<Face>>().await;
     });
     let api = ApiServer::new(Face { core }).max_decoding_message_size(MAX_REQUEST_BYTES);
-    Ok(Routes::new(api).add_service(health).add_service(reflection))
+    Ok(Services { api, others: Routes::new(health).add_service(reflection) })
+}
+
+impl Services {
+    pub async fn answer(&self, request: http::Request<Incoming>) -> http::Response<Body> {
+        let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
+        let answer = match service {
+            Some((<ApiServer<Face> as NamedService>::NAME, _)) => {
+                self.api.clone().call(request).await
+            }
+            _ => self.others.clone().call(request).await,
+        };
+        answer.unwrap_or_else(|never| match never {})
+    }
 }
 
 #[derive(Clone)]
