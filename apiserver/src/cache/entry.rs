@@ -1,7 +1,7 @@
 //! One object as the cache keeps it: the shared object and, beside it, the values that field
 //! selectors may ask for. Made once per write, from the value that the writer has anyway.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -10,7 +10,8 @@ use skiff_proto::Object;
 use skiff_proto::object::Index;
 
 use crate::registry::Kind;
-use crate::storage::splice::with_resource_version;
+use crate::storage::print::{Printed, print};
+use crate::storage::splice::{self, Slot, with_resource_version};
 
 /// An object of the cache.
 #[derive(Debug)]
@@ -30,9 +31,15 @@ pub type Fields = Box<[Box<str>]>;
 pub struct Prepared {
     /// What the store keeps: canonical JSON without resourceVersion.
     pub value: Bytes,
-    index: Index,
-    fields: Fields,
-    built: Mutex<Option<Arc<Entry>>>,
+    slot: Option<Slot>,
+    stage: Mutex<Stage>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Not written yet.
+    Parts(Index, Fields),
+    Built(Arc<Entry>),
 }
 
 /// Why stored bytes cannot be an object.
@@ -53,7 +60,7 @@ impl Entry {
             let value: Value = serde_json::from_slice(json).map_err(unreadable)?;
             (Index::deserialize(&value).map_err(unreadable)?, fields_of(kind, &value))
         };
-        Ok(Arc::new(build(json, index, fields, revision)))
+        Ok(Arc::new(build(json, Slot::find(json), index, fields, revision)))
     }
 
     pub fn name(&self) -> &str {
@@ -79,37 +86,54 @@ impl Entry {
 impl Prepared {
     /// `object` must not carry a resourceVersion.
     pub fn new(kind: &Kind, object: &Value) -> Result<Self, serde_json::Error> {
+        let Printed { json, slot } = print(object);
         Ok(Self {
-            value: Bytes::from(serde_json::to_vec(object)?),
-            index: Index::deserialize(object)?,
-            fields: fields_of(kind, object),
-            built: Mutex::new(None),
+            slot: slot.or_else(|| Slot::find(&json)),
+            value: json,
+            stage: Mutex::new(Stage::Parts(Index::deserialize(object)?, fields_of(kind, object))),
         })
     }
 
     /// The entry as of `revision`, shared by all who ask.
     pub fn entry(&self, revision: i64) -> Arc<Entry> {
-        let mut built = self.built.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        match &*built {
-            Some(entry) if entry.revision == revision => entry.clone(),
-            _ => {
-                let (index, fields) = (self.index.clone(), self.fields.clone());
-                let entry = Arc::new(build(&self.value, index, fields, revision));
-                *built = Some(entry.clone());
-                entry
-            }
-        }
+        let mut stage = self.stage();
+        let (index, fields) = match &mut *stage {
+            Stage::Built(entry) if entry.revision == revision => return entry.clone(),
+            Stage::Built(entry) => (entry.object.index.clone(), entry.fields.clone()),
+            Stage::Parts(index, fields) => (std::mem::take(index), std::mem::take(fields)),
+        };
+        let entry = Arc::new(build(&self.value, self.slot, index, fields, revision));
+        *stage = Stage::Built(entry.clone());
+        entry
     }
 
     /// The object as it would be, for a dry run: without a version.
     pub fn object(&self) -> Arc<Object> {
-        Arc::new(Object { json: self.value.clone(), index: self.index.clone() })
+        let mut index = match &*self.stage() {
+            Stage::Parts(index, _) => index.clone(),
+            Stage::Built(entry) => entry.object.index.clone(),
+        };
+        index.metadata.resource_version.clear();
+        Arc::new(Object { json: self.value.clone(), index })
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn build(json: &[u8], mut index: Index, fields: Fields, revision: i64) -> Entry {
+fn build(
+    json: &[u8],
+    slot: Option<Slot>,
+    mut index: Index,
+    fields: Fields,
+    revision: i64,
+) -> Entry {
     index.metadata.resource_version = revision.to_string();
-    let json = with_resource_version(json, revision);
+    let json = match slot {
+        Some(slot) => splice::fill(json, slot, revision),
+        None => Bytes::copy_from_slice(json),
+    };
     Entry { object: Arc::new(Object { json, index }), revision, fields }
 }
 

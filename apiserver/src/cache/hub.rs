@@ -130,15 +130,17 @@ impl Hub {
 
     fn slot(&self, kind: &'static Kind) -> Arc<Slot> {
         let segment = key::segment(&kind.resource);
-        if let Some(slot) = self.caches.read().unwrap_or_else(|p| p.into_inner()).get(&segment) {
+        let known = self.caches.read().unwrap_or_else(|p| p.into_inner());
+        if let Some(slot) = known.get(&*segment) {
             return slot.clone();
         }
+        drop(known);
         let mut caches = self.caches.write().unwrap_or_else(|p| p.into_inner());
         let new = || {
             let cache = Arc::new(ResourceCache::new(kind, self.limits));
             Arc::new(Slot { cache, filled: OnceCell::new() })
         };
-        caches.entry(segment).or_insert_with(new).clone()
+        caches.entry(segment.into_owned()).or_insert_with(new).clone()
     }
 
     /// Lists a resource from the store. Changes since are already being collected, because

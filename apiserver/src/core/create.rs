@@ -163,7 +163,8 @@ fn name_object(object: &mut Value) -> Option<String> {
 
 /// The metadata that only the server sets.
 fn complete_metadata(kind: &Kind, object: &mut Value) -> Result<(), Status> {
-    if !meta::text(object, "resourceVersion").is_empty() {
+    let metadata = meta::of_mut(object);
+    if metadata.get("resourceVersion").and_then(Value::as_str).is_some_and(|v| !v.is_empty()) {
         return Err(Status::bad_request(
             "resourceVersion should not be set on objects to be created",
         ));
@@ -176,13 +177,15 @@ fn complete_metadata(kind: &Kind, object: &mut Value) -> Result<(), Status> {
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
     ] {
-        meta::remove(object, key);
+        metadata.remove(key);
     }
-    meta::set(object, "uid", uuid::Uuid::new_v4().to_string());
+    // From this thread's generator: asking the kernel for each would cost a system call.
+    let uid = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
+    metadata.insert("uid".into(), Value::String(uid.to_string()));
     let now = Timestamp::seconds(SystemTime::now());
-    meta::set(object, "creationTimestamp", now.to_string());
+    metadata.insert("creationTimestamp".into(), Value::String(now.to_string()));
     if kind.strategy.tracks_generation() {
-        meta::set(object, "generation", 1);
+        metadata.insert("generation".into(), Value::from(1));
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Where objects lie in the store: `/registry/<plural>[.<group>]/[<namespace>/]<name>`.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use skiff_proto::Resource;
 
@@ -7,8 +9,11 @@ use skiff_proto::Resource;
 pub const ROOT: &str = "/registry/";
 
 /// The first segment below the root: `pods`, `deployments.apps`.
-pub fn segment(resource: &Resource) -> String {
-    resource.group_resource()
+pub fn segment(resource: &Resource) -> Cow<'_, str> {
+    match resource.group.is_empty() {
+        true => Cow::Borrowed(&resource.plural),
+        false => Cow::Owned(resource.group_resource()),
+    }
 }
 
 /// The prefix of all objects of a resource.

@@ -4,6 +4,7 @@ pub mod commit;
 pub mod compactor;
 pub mod error;
 pub mod key;
+pub mod print;
 pub mod splice;
 
 pub use commit::{Beside, Guard, Outcome, Write, commit};

@@ -2,49 +2,84 @@
 //! is the revision of the write itself. It is put in once, when the write is known, at the
 //! place where canonical JSON (keys sorted) has it.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use skiff_client::scan::members;
 
-const KEY: &[u8] = b"resourceVersion";
+pub(super) const KEY: &[u8] = b"resourceVersion";
+
+/// Where the version goes in an object's JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// The text up to here stays, then comes the version, then the text from `resume` on.
+    cut: usize,
+    resume: usize,
+    /// Whether a comma parts it from what stands before, and from what follows.
+    before: bool,
+    after: bool,
+}
+
+impl Slot {
+    /// In metadata whose first member begins at `begin`: behind the member that ends at `end`
+    /// (`begin`: there is none), before another if there is a `next`.
+    pub(super) fn between(begin: usize, end: usize, next: bool) -> Self {
+        match next {
+            // The comma behind the last member stays where it is.
+            true if end > begin => Self::at(end + 1, false, true),
+            _ => Self::at(end, end > begin, next),
+        }
+    }
+
+    fn at(cut: usize, before: bool, after: bool) -> Self {
+        Self { cut, resume: cut, before, after }
+    }
+
+    /// Reads the text as far as needed. `None`: there is no `metadata`.
+    pub fn find(json: &[u8]) -> Option<Self> {
+        let metadata = members(json, 0).find(|m| m.key == b"metadata")?;
+        // `"a":1,"uid":2` takes the version before "uid"; `"a":1` takes it behind the value.
+        let mut slot = Self::at(metadata.value.start + 1, false, false);
+        for member in members(json, metadata.value.start) {
+            if member.key >= KEY {
+                let resume = if member.key == KEY { member.value.end } else { member.start };
+                let after = member.key > KEY;
+                return Some(Self { cut: member.start, resume, before: false, after });
+            }
+            slot = Self::at(member.value.end, true, false);
+        }
+        Some(slot)
+    }
+}
 
 /// The object's complete JSON as of `revision`. Replaces a version that is there already.
 /// JSON without `metadata` comes back as it is.
 pub fn with_resource_version(json: &[u8], revision: i64) -> Bytes {
-    let Some(metadata) = members(json, 0).find(|m| m.key == b"metadata") else {
-        return Bytes::copy_from_slice(json);
-    };
-    // `"a":1,"uid":2` takes the version before "uid"; `"a":1` takes it behind the value.
-    let (mut cut, mut resume, mut before, mut after) =
-        (metadata.value.start + 1, metadata.value.start + 1, false, false);
-    for member in members(json, metadata.value.start) {
-        if member.key >= KEY {
-            cut = member.start;
-            resume = if member.key == KEY { member.value.end } else { member.start };
-            after = member.key > KEY;
-            before = false;
-            break;
-        }
-        (cut, resume, before) = (member.value.end, member.value.end, true);
+    match Slot::find(json) {
+        Some(slot) => fill(json, slot, revision),
+        None => Bytes::copy_from_slice(json),
     }
-    let mut digits = [0u8; 20];
-    let digits = decimal(revision, &mut digits);
-    let mut out = BytesMut::with_capacity(json.len() + KEY.len() + digits.len() + 6);
-    out.put_slice(&json[..cut]);
-    if before {
-        out.put_u8(b',');
-    }
-    out.put_slice(b"\"resourceVersion\":\"");
-    out.put_slice(digits);
-    out.put_u8(b'"');
-    if after {
-        out.put_u8(b',');
-    }
-    out.put_slice(&json[resume..]);
-    out.freeze()
 }
 
-fn decimal(revision: i64, buffer: &mut [u8; 20]) -> &[u8] {
-    let mut rest = revision.unsigned_abs();
+/// The same, where the place is known.
+pub fn fill(json: &[u8], slot: Slot, revision: i64) -> Bytes {
+    let mut digits = [0u8; 20];
+    let digits = decimal(revision.unsigned_abs(), &mut digits);
+    let mut out = Vec::with_capacity(json.len() + KEY.len() + digits.len() + 6);
+    out.extend_from_slice(&json[..slot.cut]);
+    if slot.before {
+        out.push(b',');
+    }
+    out.extend_from_slice(b"\"resourceVersion\":\"");
+    out.extend_from_slice(digits);
+    out.push(b'"');
+    if slot.after {
+        out.push(b',');
+    }
+    out.extend_from_slice(&json[slot.resume..]);
+    Bytes::from(out)
+}
+
+pub(super) fn decimal(number: u64, buffer: &mut [u8; 20]) -> &[u8] {
+    let mut rest = number;
     let mut at = buffer.len();
     loop {
         at -= 1;
