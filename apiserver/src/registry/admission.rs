@@ -27,12 +27,9 @@ fn tolerate_lost_nodes(spec: &mut Map<String, Value>) {
     let tolerations = spec.entry("tolerations").or_insert_with(|| json!([]));
     let Some(tolerations) = tolerations.as_array_mut() else { return };
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
-        let text = |toleration: &Value, field: &str| -> String {
-            toleration.get(field).and_then(Value::as_str).unwrap_or("").to_owned()
-        };
-        let tolerated = tolerations.iter().any(|t| {
-            ["", key].contains(&text(t, "key").as_str())
-                && ["", "NoExecute"].contains(&text(t, "effect").as_str())
+        let tolerated = tolerations.iter().any(|toleration| {
+            let text = |field| toleration.get(field).and_then(Value::as_str).unwrap_or("");
+            ["", key].contains(&text("key")) && ["", "NoExecute"].contains(&text("effect"))
         });
         if !tolerated {
             tolerations.push(json!({

@@ -103,13 +103,7 @@ pub const fn table(name: &'static str, fields: &'static [Field]) -> FieldTable {
     let mut has_defaults = false;
     let mut at = 0;
     while at < fields.len() {
-        let below = match fields[at].shape {
-            Shape::Object(table) | Shape::Objects(table) => table.has_defaults,
-            _ => false,
-        };
-        if below || !matches!(fields[at].default, FieldDefault::None) {
-            has_defaults = true;
-        }
+        has_defaults |= fields[at].has_defaults();
         at += 1;
     }
     FieldTable { name, fields, has_defaults }
@@ -250,6 +244,15 @@ impl Field {
 
     pub const fn retain_keys(self) -> Self {
         Self { retain_keys: true, ..self }
+    }
+
+    /// Whether a default stands at or below this field.
+    pub const fn has_defaults(&self) -> bool {
+        let below = match self.shape {
+            Shape::Object(table) | Shape::Objects(table) => table.has_defaults,
+            _ => false,
+        };
+        below || !matches!(self.default, FieldDefault::None)
     }
 
     /// The type as type errors tell it: `int32`, `[]v1.Container`, `map[string]string`.

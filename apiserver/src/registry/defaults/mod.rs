@@ -12,7 +12,7 @@ pub(super) fn apply(table: &FieldTable, object: &mut Map<String, Value>) {
     if !table.has_defaults {
         return;
     }
-    for field in table.fields {
+    for field in table.fields.iter().filter(|field| field.has_defaults()) {
         match object.get_mut(field.name) {
             Some(value) => descend(field, value),
             None => {
