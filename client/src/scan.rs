@@ -27,15 +27,27 @@ pub fn members(json: &[u8], from: usize) -> Members<'_> {
     Members { json, at }
 }
 
+/// The members of the object that is the value of a top-level member. What follows it is not
+/// looked at.
+pub fn members_of<'a>(json: &'a [u8], key: &str) -> Members<'a> {
+    let mut top = members(json, 0);
+    while let Some((_, found, value)) = top.key() {
+        if found == key.as_bytes() {
+            return members(json, value);
+        }
+        top.at = skip_value(json, value);
+    }
+    Members { json, at: json.len() }
+}
+
 /// The value of a top-level member.
 pub fn member<'a>(json: &'a [u8], key: &str) -> Option<&'a [u8]> {
     members(json, 0).find(|m| m.key == key.as_bytes()).map(|m| &json[m.value])
 }
 
-impl<'a> Iterator for Members<'a> {
-    type Item = Member<'a>;
-
-    fn next(&mut self) -> Option<Member<'a>> {
+impl<'a> Members<'a> {
+    /// The next member's start and key, and where its value begins.
+    fn key(&mut self) -> Option<(usize, &'a [u8], usize)> {
         let mut start = skip_blanks(self.json, self.at);
         if self.json.get(start) == Some(&b',') {
             start = skip_blanks(self.json, start + 1);
@@ -47,13 +59,22 @@ impl<'a> Iterator for Members<'a> {
         let key_end = skip_string(self.json, start);
         let colon = skip_blanks(self.json, key_end);
         let value = skip_blanks(self.json, (colon + 1).min(self.json.len()));
+        Some((start, self.json.get(start + 1..key_end - 1)?, value))
+    }
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = Member<'a>;
+
+    fn next(&mut self) -> Option<Member<'a>> {
+        let (start, key, value) = self.key()?;
         let end = skip_value(self.json, value);
         if end <= value {
             self.at = self.json.len();
             return None;
         }
         self.at = end;
-        Some(Member { start, key: &self.json[start + 1..key_end - 1], value: value..end })
+        Some(Member { start, key, value: value..end })
     }
 }
 
@@ -124,6 +145,9 @@ mod tests {
         assert_eq!(member(json, "metadata"), Some(&br#"{"name":"x"}"#[..]));
         assert_eq!(member(json, "z"), Some(&b"12"[..]));
         assert_eq!(member(json, "name"), None);
+        let keys = |key| members_of(json, key).map(|m| m.key.to_vec()).collect::<Vec<_>>();
+        assert_eq!(keys("metadata"), [b"name"]);
+        assert!(keys("z").is_empty() && keys("b").is_empty() && keys("name").is_empty());
     }
 
     #[test]

@@ -1,13 +1,12 @@
 //! Between the wire's messages and the API's own types, as a caller sees them: of the API
 //! server, and of a kubelet, whose streams carry the same things.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt};
-use serde::Deserialize;
 use skiff_proto::grpc::{api, node};
-use skiff_proto::{Object, OwnerReference, Resource, Status, Timestamp, WireObject};
+use skiff_proto::object::IndexMeta;
+use skiff_proto::{Object, Resource, Status, WireObject};
 
 use crate::api::*;
 use crate::scan;
@@ -76,35 +75,41 @@ impl From<ExecInput> for node::node_exec_input::Input {
     }
 }
 
-/// What the envelope does not name of the index.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct RestOfMetadata {
-    generation: i64,
-    labels: BTreeMap<String, String>,
-    owner_references: Vec<OwnerReference>,
-    finalizers: Vec<String>,
-    creation_timestamp: Option<Timestamp>,
-    deletion_timestamp: Option<Timestamp>,
-}
-
-/// The envelope names the object; the rest of the index is read from `metadata` alone.
+/// The envelope names the object; the rest of the index is read from `metadata` alone, member
+/// by member, since most of them are not wanted.
 pub fn object(wire: WireObject) -> Result<Arc<Object>> {
     let mut shared = wire.0;
-    let metadata = scan::member(&shared.json, "metadata").unwrap_or(b"{}");
-    let rest: RestOfMetadata = serde_json::from_slice(metadata).map_err(|error| {
-        let (kind, name) = (&shared.index.kind, shared.name());
-        Status::internal(format!("{kind} {name:?} from the server is not readable: {error}"))
-    })?;
+    let json = shared.json.clone();
     // Nobody else has it yet, so this copies nothing.
     let index = &mut Arc::make_mut(&mut shared).index.metadata;
-    index.generation = rest.generation;
-    index.labels = rest.labels;
-    index.owner_references = rest.owner_references;
-    index.finalizers = rest.finalizers;
-    index.creation_timestamp = rest.creation_timestamp;
-    index.deletion_timestamp = rest.deletion_timestamp;
-    Ok(shared)
+    match rest_of_metadata(&json, index) {
+        Ok(()) => Ok(shared),
+        Err(error) => {
+            let (kind, name) = (&shared.index.kind, shared.name());
+            let why = format!("{kind} {name:?} from the server is not readable: {error}");
+            Err(Status::internal(why))
+        }
+    }
+}
+
+/// What the envelope does not name of the index.
+fn rest_of_metadata(
+    json: &[u8],
+    index: &mut IndexMeta,
+) -> std::result::Result<(), serde_json::Error> {
+    for member in scan::members_of(json, "metadata") {
+        let value = &json[member.value];
+        match member.key {
+            b"generation" => index.generation = serde_json::from_slice(value)?,
+            b"labels" => index.labels = serde_json::from_slice(value)?,
+            b"ownerReferences" => index.owner_references = serde_json::from_slice(value)?,
+            b"finalizers" => index.finalizers = serde_json::from_slice(value)?,
+            b"creationTimestamp" => index.creation_timestamp = serde_json::from_slice(value)?,
+            b"deletionTimestamp" => index.deletion_timestamp = serde_json::from_slice(value)?,
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 pub fn event(wire: api::WatchEvent) -> Result<WatchEvent> {

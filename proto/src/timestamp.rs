@@ -31,6 +31,9 @@ impl Timestamp {
     }
 
     pub fn parse(text: &str) -> Option<Self> {
+        if let Some(at) = whole_seconds(text) {
+            return Some(at);
+        }
         let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
         Some(Self(at.to_offset(time::UtcOffset::UTC)))
     }
@@ -49,8 +52,57 @@ impl Timestamp {
     }
 }
 
+/// `2024-02-29T23:59:59Z`, with a place for each digit.
+const WHOLE_SECONDS: &[u8; 20] = b"0000-00-00T00:00:00Z";
+
+/// The form that nearly all times have: read on every object, so worth a path of its own.
+fn whole_seconds(text: &str) -> Option<Timestamp> {
+    let text: &[u8; 20] = text.as_bytes().try_into().ok()?;
+    let shaped = text.iter().zip(WHOLE_SECONDS).all(|(byte, form)| match form {
+        b'0' => byte.is_ascii_digit(),
+        form => byte == form,
+    });
+    if !shaped {
+        return None;
+    }
+    let number = |at: usize| (text[at] - b'0') * 10 + text[at + 1] - b'0';
+    let year = i32::from(number(0)) * 100 + i32::from(number(2));
+    let month = time::Month::try_from(number(5)).ok()?;
+    let date = time::Date::from_calendar_date(year, month, number(8)).ok()?;
+    // A leap second is for the general reader.
+    let time = time::Time::from_hms(number(11), number(14), number(17)).ok()?;
+    Some(Timestamp(date.with_time(time).assume_utc()))
+}
+
+/// The same form, printed; `None`: it takes another.
+fn print_whole_seconds(at: OffsetDateTime) -> Option<[u8; 20]> {
+    let year = u16::try_from(at.year()).ok().filter(|year| *year <= 9999)?;
+    if at.nanosecond() != 0 {
+        return None;
+    }
+    let mut text = *WHOLE_SECONDS;
+    let mut put = |at: usize, number: u8| {
+        text[at] = b'0' + number / 10;
+        text[at + 1] = b'0' + number % 10;
+    };
+    // Both halves are below 100.
+    put(0, (year / 100) as u8);
+    put(2, (year % 100) as u8);
+    put(5, at.month().into());
+    put(8, at.day());
+    put(11, at.hour());
+    put(14, at.minute());
+    put(17, at.second());
+    Some(text)
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(text) = print_whole_seconds(self.0)
+            && let Ok(text) = std::str::from_utf8(&text)
+        {
+            return f.write_str(text);
+        }
         let text = if self.0.nanosecond() == 0 {
             self.0.format(format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z"))
         } else {
@@ -89,5 +141,23 @@ mod tests {
         let offset = Timestamp::parse("2024-03-01T01:59:59+02:00").expect("parses");
         assert_eq!(offset, whole);
         assert_eq!(Timestamp::parse("yesterday"), None);
+    }
+
+    #[test]
+    fn the_usual_form_means_what_the_general_reader_says() {
+        for text in [
+            "0000-01-01T00:00:00Z",
+            "9999-12-31T23:59:59Z",
+            "2023-02-29T00:00:00Z",
+            "2024-13-01T00:00:00Z",
+            "2024-01-32T00:00:00Z",
+            "2024-01-01T24:00:00Z",
+            "2016-12-31T23:59:60Z",
+            "2024-01-01 00:00:00Z",
+            "2024-01-01T00:00:0Z",
+        ] {
+            let general = OffsetDateTime::parse(text, &Rfc3339).ok().map(Timestamp);
+            assert_eq!(Timestamp::parse(text), general, "{text}");
+        }
     }
 }
