@@ -1,9 +1,17 @@
 //! Measures the API server over its own store: pods created by many clients through gRPC with
 //! TLS, one list of all of them, and events to many watchers. Everything shares this machine,
-//! the clients too. `cargo run --release -p skiff-apiserver --example bench_api -- [pods] [clients]`
+//! the clients too.
+//! `cargo run --release -p skiff-apiserver --example bench_api -- [pods] [clients] [connections]`
+//!
+//! Each client creates one pod after the other and waits for each answer. Clients share
+//! connections, as the workers of one process do: 8 to a connection unless told otherwise.
+//! Creates go through `load`, whose requests are encoded before the clock starts; lists and
+//! watches through the client that everybody uses.
 //!
 //! Server and clients run on threads of their own, so that each side's CPU time can be told:
 //! on a busy machine that figure holds where the time on the clock does not.
+
+mod load;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +29,9 @@ use skiff_proto::resource::{CONFIG_MAPS, PODS, SERVICE_ACCOUNTS};
 use skiff_store::Store;
 use tokio::runtime::Builder;
 
+use load::Connection;
+
+const CLIENTS_OF_A_CONNECTION: usize = 8;
 const WATCHERS: usize = 100;
 const WATCHED_CHANGES: usize = 500;
 const LISTS: usize = 20;
@@ -30,9 +41,13 @@ const CLIENT_THREAD: &str = "bench-client";
 
 fn main() -> Result<()> {
     install_provider();
+    // As the server's own process has it: without one, spans are formatted for nobody.
+    skiff_kit::telemetry::init("warn");
     let mut arguments = std::env::args().skip(1);
     let pods: usize = arguments.next().map_or(Ok(5000), |text| text.parse())?;
     let clients: usize = arguments.next().map_or(Ok(32), |text| text.parse())?;
+    let shared = clients.div_ceil(CLIENTS_OF_A_CONNECTION);
+    let connections: usize = arguments.next().map_or(Ok(shared), |text| text.parse())?;
 
     let server = Builder::new_multi_thread().enable_all().build()?;
     let client = Builder::new_multi_thread().thread_name(CLIENT_THREAD).enable_all().build()?;
@@ -48,7 +63,7 @@ fn main() -> Result<()> {
     let measured = client.spawn(async move {
         let api = GrpcApi::connect(&endpoint).await?;
         create_one(&api, &Target::all(&SERVICE_ACCOUNTS, "default"), account()).await?;
-        creates(&endpoint, pods, clients).await?;
+        creates(&endpoint, pods, clients, connections).await?;
         lists(&api, pods).await?;
         fan_out(&api).await
     });
@@ -125,19 +140,24 @@ async fn start(core: &Arc<Core>, ca: &Ca) -> Result<Server> {
     })
 }
 
-async fn creates(endpoint: &Server, pods: usize, clients: usize) -> Result<()> {
-    let mut apis = Vec::new();
-    for _ in 0..clients {
-        apis.push(GrpcApi::connect(endpoint).await?);
+async fn creates(endpoint: &Server, pods: usize, clients: usize, connections: usize) -> Result<()> {
+    let target = Target::all(&PODS, "default");
+    let mut work: Vec<Vec<Bytes>> = vec![Vec::new(); clients];
+    for n in 0..pods {
+        work[n % clients].push(load::message(&target, pod(n).to_string()));
+    }
+    let mut open = Vec::new();
+    for _ in 0..connections {
+        open.push(Connection::open(endpoint).await?);
     }
     let (began, cpu) = (Instant::now(), Cpu::now()?);
-    let tasks = apis.into_iter().enumerate().map(|(client, api)| {
+    let tasks = work.into_iter().enumerate().map(|(client, messages)| {
+        let connection = open[client % connections].clone();
         tokio::spawn(async move {
-            let target = Target::all(&PODS, "default");
             let mut took = Vec::new();
-            for n in (client..pods).step_by(clients) {
+            for message in messages {
                 let began = Instant::now();
-                create_one(&api, &target, pod(n)).await?;
+                connection.create(message).await.context("creating a pod")?;
                 took.push(began.elapsed());
             }
             anyhow::Ok(took)
@@ -151,7 +171,7 @@ async fn creates(endpoint: &Server, pods: usize, clients: usize) -> Result<()> {
     let cpu = Cpu::each(cpu, pods)?;
     took.sort();
     println!(
-        "creates     {:.0}/s ({pods} pods, {clients} clients; p50 {:.1?}, p99 {:.1?}; {cpu})",
+        "creates     {:.0}/s ({pods} pods, {clients} clients, {connections} connections; p50 {:.1?}, p99 {:.1?}; {cpu})",
         pods as f64 / seconds,
         took[took.len() / 2],
         took[took.len() * 99 / 100],
