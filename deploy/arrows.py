@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Dependency -> the only crates that may have it.
 CONFINED = {
+    "redb": {"skiff-store"},
     "sled": {"skiff-store"},
     "openraft": {"skiff-store"},
     "containerd-client": {"skiff-kubelet"},

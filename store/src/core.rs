@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::background::Background;
 use crate::command::{Answer, Command, Outcome, Proposal};
 use crate::engine::index_file::{self, IndexEntry, SavedIndex};
-use crate::engine::worker::EngineQueue;
+use crate::engine::worker::{EngineQueue, HOLD_RECORDS};
 use crate::engine::{Engine, EngineError, Meta};
 use crate::kv::{KeyValue, KvError, LeaseId, Revision, WatchMessage};
 use crate::mvcc::revision::Rev;
@@ -95,8 +95,7 @@ pub struct Core {
 /// What one round of applying leaves to be done outside the lock.
 pub struct Round {
     pub answers: Vec<Vec<Answer>>,
-    pub batch: WriteBatch,
-    pub meta: Meta,
+    pub batches: Vec<(WriteBatch, Meta)>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -180,7 +179,7 @@ impl Core {
         let mut changes: Vec<Change> = Vec::new();
         let mut answers = Vec::with_capacity(proposals.len());
         let mut news = Vec::new();
-        let meta = {
+        let (revision, batches) = {
             let mut mvcc = self.mvcc_mut();
             for proposal in proposals {
                 let commands = proposal.map_or(Ok(Vec::new()), Proposal::decode)?;
@@ -197,25 +196,18 @@ impl Core {
                 }
                 answers.push(entry_answers);
             }
-            mvcc.take_removals(&mut batch);
             mvcc.trim(self.queue.persisted());
             // Under the lock, so that a snapshot finds the two in agreement.
             *lock(&self.applied) = applied.clone();
-            Meta {
-                revision: mvcc.revision(),
-                compacted: mvcc.compacted(),
-                digest: mvcc.digest(),
-                alarms: mvcc.alarms().clone(),
-                applied: applied.encode(),
-            }
+            (mvcc.revision(), take_batches(&mut mvcc, batch, &applied))
         };
-        self.hub().notify(meta.revision, &changes, &mut |change| self.replaced(change));
+        self.hub().notify(revision, &changes, &mut |change| self.replaced(change));
         if !news.is_empty() {
             lock(&self.lease_news).extend(news);
             self.lease_wake.notify_one();
         }
         self.applied_index.send_replace(applied.log_id.map_or(0, |id| id.index()));
-        Ok(Round { answers, batch, meta })
+        Ok(Round { answers, batches })
     }
 
     /// What a change replaced; nothing if that has been compacted already.
@@ -251,11 +243,16 @@ impl Core {
         Ok(())
     }
 
-    /// Saves the index beside the engine, which nobody writes any more. The next start does
-    /// without it, only slower, if this fails or finds that the two do not agree.
-    pub fn save_index(&self, engine: &Path) {
+    /// Closes the engine, which nobody writes any more, and saves the index beside it. The next
+    /// start does without it, only slower, if this fails or finds that the two do not agree.
+    pub fn close_engine(&self, engine: &Path) {
+        let meta = self.engine.meta();
+        if let Err(error) = self.engine.close() {
+            tracing::warn!(engine = %engine.display(), %error, "cannot close the engine; the next start replays more of the log");
+            return;
+        }
         let mvcc = self.mvcc();
-        let meta = match self.engine.meta() {
+        let meta = match meta {
             Ok(Some(meta)) if meta.revision == mvcc.revision() && meta.digest == mvcc.digest() => {
                 meta
             }
@@ -280,6 +277,31 @@ impl Core {
 
     pub fn set_snapshot(&self, file: SnapshotFile) {
         *lock(&self.current_snapshot) = Some(file);
+    }
+}
+
+/// A large compaction comes in portions: until the engine has written one, the pages that it
+/// changes and those that it replaces are both on the disk.
+fn take_batches(
+    mvcc: &mut Mvcc,
+    mut batch: WriteBatch,
+    applied: &AppliedTo,
+) -> Vec<(WriteBatch, Meta)> {
+    let applied = applied.encode();
+    let mut batches = Vec::with_capacity(1);
+    loop {
+        mvcc.take_removals(&mut batch, HOLD_RECORDS);
+        let meta = Meta {
+            revision: mvcc.revision(),
+            compacted: mvcc.compacted(),
+            digest: mvcc.digest(),
+            alarms: mvcc.alarms().clone(),
+            applied: applied.clone(),
+        };
+        batches.push((std::mem::take(&mut batch), meta));
+        if !mvcc.has_removals() {
+            return batches;
+        }
     }
 }
 
@@ -337,6 +359,9 @@ pub fn load(
     recent_limit_bytes: usize,
 ) -> Result<(Mvcc, AppliedTo), EngineError> {
     let mut mvcc = Mvcc::new(recent_limit_bytes);
+    if saved.is_none() {
+        engine.verify()?;
+    }
     let Some(meta) = engine.meta()? else {
         return Ok((mvcc, AppliedTo::default()));
     };

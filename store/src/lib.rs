@@ -7,7 +7,7 @@
 //!    +------------- core: mvcc (pure), watch groups, leases
 //!                                            |
 //!                                            v later, unsynced
-//!                                engine (sled), rebuilt from snapshot + log if it is lost
+//!                                engine (redb), rebuilt from snapshot + log if it is lost
 //! ```
 //!
 //! What is on disk and counts: the log (with the vote), and the newest snapshot. The log is
@@ -16,7 +16,7 @@
 //! `mvcc` and `wal::frame` are pure: no runtime, no I/O, no clock. `wal::disk` is the port
 //! to the disk, [`engine::Engine`] the one to the engine, [`Transport`] the one to other
 //! members; [`Ports`] holds them together, and a simulation gives its own. The Raft library
-//! is met in `raft` only, sled in `engine::sled` only.
+//! is met in `raft` only, redb in `engine::redb` only.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod answer;

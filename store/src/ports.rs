@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::background::Background;
 use crate::config::Config;
-use crate::engine::sled::SledEngine;
+use crate::engine::redb::RedbEngine;
 use crate::engine::{Engine, EngineError};
 use crate::raft::network::grpc::GrpcTransport;
 use crate::raft::network::transport::Transport;
@@ -31,7 +31,7 @@ impl Default for Ports {
         Self {
             disk: Arc::new(RealDisk),
             open_engine: Arc::new(|path, config| {
-                Ok(Arc::new(SledEngine::open(path, config.engine_cache_bytes)?))
+                Ok(Arc::new(RedbEngine::open(path, config.engine_cache_bytes)?))
             }),
             background: Background::Threads,
             transport: None,

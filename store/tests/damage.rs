@@ -182,6 +182,20 @@ async fn a_corrupted_engine_folder_is_rebuilt() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_engine_left_is_moved_aside_and_rebuilt() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path()).await;
+    lose_engine(dir.path());
+    let engine = dir.path().join("store/engine");
+    std::fs::create_dir(&engine).unwrap();
+    std::fs::write(engine.join("db"), "sled's").unwrap();
+    let store = open(dir.path()).await;
+    check_all(&store).await;
+    store.shutdown().await;
+    assert!(dir.path().join("store/engine.broken/db").exists());
+}
+
 async fn check_all_but_revision(store: &Store) {
     assert_eq!(store.range(prefix("k")).await.unwrap().kvs.len(), KEYS);
     assert_eq!(value(store, "after").await.as_deref(), Some("1"));

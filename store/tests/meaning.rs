@@ -34,6 +34,7 @@ impl State {
 
     fn apply(&mut self, command: Command) -> Answer {
         let applied = self.mvcc.apply(&command, &NoEngine, &mut self.batch).unwrap();
+        self.mvcc.take_removals(&mut self.batch, usize::MAX);
         self.changes = applied.changes;
         applied.answer
     }

@@ -58,7 +58,7 @@ struct Wiring {
 
 /// Runs until a signal, or until a part fails.
 pub async fn run(config: ServerConfig) -> anyhow::Result<()> {
-    skiff_kit::telemetry::init("info,openraft=warn,h2=warn,hyper=warn,tower=warn,sled=warn");
+    skiff_kit::telemetry::init("info,openraft=warn,h2=warn,hyper=warn,tower=warn");
     let identities = Identities::load_or_create(&config)?;
     kubeconfig::write(&config, &identities)?;
     let config = Arc::new(config);

@@ -15,7 +15,7 @@ use self::args::{Settings, Tls};
 use crate::server::parts::bind;
 
 pub async fn run(args: StoreArgs) -> anyhow::Result<()> {
-    skiff_kit::telemetry::init("info,openraft=error,sled=warn,h2=warn");
+    skiff_kit::telemetry::init("info,openraft=error,h2=warn");
     let Settings { config, clients, peers, client_tls } = args.settings()?;
     let client_tls = client_tls.as_ref().map(rustls_config).transpose()?;
     let mut client_listeners = Vec::new();

@@ -1,4 +1,4 @@
-//! Two engines behind the same trait: sled, which the store uses, and redb beside it.
+//! Two engines behind the same trait: redb, which the store uses, and sled beside it.
 //!
 //! ```text
 //! cargo run --release -p skiff-store --example engines -- [--overwrites 10000000] [--values 100000]
@@ -6,16 +6,17 @@
 //!
 //! Values of 1 KiB are written, then overwritten in random order with the old versions
 //! removed every 100,000, in batches as the engine's thread makes them. Printed: how long
-//! batches took, the disk at the end against the live data, and how long opening and reading
+//! batches took, the disk at the end and at most against the live data, and how long opening and reading
 //! everything took.
 
-mod redb;
+mod sled;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use skiff_store::engine::sled::SledEngine;
+use skiff_store::engine::redb::RedbEngine;
+use skiff_store::engine::worker::HOLD_RECORDS;
 use skiff_store::engine::{Engine, Meta};
 use skiff_store::mvcc::WriteBatch;
 use skiff_store::mvcc::record::Record;
@@ -38,16 +39,19 @@ struct Args {
     values: u64,
     #[arg(long, default_value = "/tmp")]
     dir: PathBuf,
+    /// One of them alone.
+    #[arg(long)]
+    engine: Option<String>,
 }
 
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
-    let engines: [(&str, Open); 3] = [
-        ("sled", |path| Ok(Box::new(SledEngine::open(path, CACHE_BYTES)?))),
-        ("redb, synced every 64th batch", |path| Ok(Box::new(redb::RedbEngine::open(path, 64)?))),
-        ("redb, each batch synced", |path| Ok(Box::new(redb::RedbEngine::open(path, 1)?))),
+    let engines: [(&str, Open); 2] = [
+        ("redb", |path| Ok(Box::new(RedbEngine::open(path, CACHE_BYTES)?))),
+        ("sled", |path| Ok(Box::new(sled::SledEngine::open(path, CACHE_BYTES)?))),
     ];
-    for (name, open) in engines {
+    let chosen = |name: &str| args.engine.as_deref().is_none_or(|only| only == name);
+    for (name, open) in engines.into_iter().filter(|(name, _)| chosen(name)) {
         let dir = args.dir.join(format!("skiff-engines-{}", std::process::id()));
         std::fs::create_dir_all(&dir)?;
         let outcome = measure(name, open, &dir, &args);
@@ -111,7 +115,7 @@ fn measure(name: &str, open: Open, dir: &Path, args: &Args) -> Result<(), Failur
     for key in 0..args.values {
         newest.push(feeder.put(key)?);
     }
-    let mut old = Vec::new();
+    let (mut old, mut peak) = (Vec::new(), 0);
     let mut random = 1_u64;
     for n in 1..=args.overwrites {
         random =
@@ -120,11 +124,13 @@ fn measure(name: &str, open: Open, dir: &Path, args: &Args) -> Result<(), Failur
         let rev = feeder.put(key)?;
         old.push(std::mem::replace(&mut newest[key as usize], rev));
         if n.is_multiple_of(COMPACT_EVERY) {
-            for some in old.chunks(4096) {
+            old.sort_unstable();
+            for some in old.chunks(HOLD_RECORDS) {
                 feeder.batch.removes.extend_from_slice(some);
                 feeder.apply()?;
             }
             old.clear();
+            peak = peak.max(feeder.engine.disk_bytes());
             eprint!("\r{name}: {n} overwrites   ");
         }
     }
@@ -136,13 +142,15 @@ fn measure(name: &str, open: Open, dir: &Path, args: &Args) -> Result<(), Failur
     let live = args.values as f64 * VALUE_BYTES as f64;
     let records = (args.values + args.overwrites) as f64;
     println!(
-        "\r{name}: {took:.1?}, {:.1} us CPU a record, a batch p50 {:.1?} p99 {:.1?} max {:.1?}; disk {:.1} times the live data",
+        "\r{name}: {took:.1?}, {:.1} us CPU a record, a batch p50 {:.1?} p99 {:.1?} max {:.1?}; disk {:.1} times the live data, {:.1} at most",
         cpu * 1e6 / records,
         at(500),
         at(990),
         at(1000),
         feeder.engine.disk_bytes() as f64 / live,
+        peak as f64 / live,
     );
+    feeder.engine.close()?;
     drop(feeder);
     let begin = Instant::now();
     let engine = open(&path)?;

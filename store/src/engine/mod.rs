@@ -1,13 +1,14 @@
 //! The engine keeps the state's records on disk, so that a start does not replay the whole
 //! history and values need not be in memory.
 //!
-//! It is a cache of the log and the snapshots, not a second truth: it syncs nothing, and a
-//! crash may take its newest batches. What it must hold to is that a batch is there whole
-//! or not at all, and that batches vanish from the end only. If even that fails, the digest
-//! in its meta does not match its records, and it is thrown away and rebuilt.
+//! It is a cache of the log and the snapshots, not a second truth: a crash may take its
+//! newest batches. What it must hold to is that a batch is there whole or not at all, and that
+//! batches vanish from the end only. If even that fails, the digest in its meta does not match
+//! its records, and it is thrown away and rebuilt. So what the log lets go never depends on
+//! what the engine has made last: a snapshot file covers it.
 
 pub mod index_file;
-pub mod sled;
+pub mod redb;
 pub mod worker;
 
 use bytes::Bytes;
@@ -25,6 +26,8 @@ pub enum EngineError {
     Failed { operation: &'static str, fault: String },
     #[error("engine: {operation}: no space left")]
     NoSpace { operation: &'static str },
+    #[error("engine: its files are open already")]
+    InUse,
     #[error("engine: its records are not the ones its meta describes")]
     Inconsistent,
     #[error("engine: {0}")]
@@ -92,8 +95,15 @@ pub trait Engine: Records + Send + Sync + 'static {
     /// Empties it.
     fn clear(&self) -> Result<(), EngineError>;
 
-    /// Hands what is buffered to the operating system; no promise beyond.
+    /// Checks what reading all records does not: whether it can be written to.
+    fn verify(&self) -> Result<(), EngineError>;
+
+    /// Makes what was applied so far last, whatever happens to this process.
     fn flush(&self) -> Result<(), EngineError>;
+
+    /// Makes everything last and lets go of the files, which are not touched after this. Reads
+    /// and writes fail from then on.
+    fn close(&self) -> Result<(), EngineError>;
 
     fn disk_bytes(&self) -> u64;
 }

@@ -1,8 +1,8 @@
 //! The engine's thread: takes batches off the appliers' hands, and holds small ones back.
 //!
 //! Clients are answered from memory, and from the log's sync; the engine may lag behind. It
-//! writes tens of kilobytes for any batch, however small, so batches wait here until they
-//! are worth that. No clock is involved: what waits is written when more comes, when somebody
+//! writes several pages for any batch, however small, so batches wait here until they are
+//! worth that. No clock is involved: what waits is written when more comes, when somebody
 //! needs it in the engine, or when the store closes. After a crash it comes back from the
 //! log, and the bound on what is held is the bound on that replay.
 //!
@@ -27,10 +27,10 @@ pub const HOLD_LOG_BYTES: usize = 256 << 10;
 /// Counted for each batch beside its part of the log, so that empty ones are bounded too.
 const BATCH_BYTES: usize = 64;
 /// Removals cost the log nothing, but the engine as much as records.
-const HOLD_RECORDS: usize = 4096;
+pub const HOLD_RECORDS: usize = 4096;
 
 enum Job {
-    Write(WriteBatch, Meta),
+    Write(Vec<(WriteBatch, Meta)>),
     /// Answered when everything before has been taken.
     Barrier(oneshot::Sender<()>),
     Close,
@@ -67,8 +67,9 @@ impl EngineQueue {
         Ok((Self { jobs, persisted }, Some(thread)))
     }
 
-    pub async fn write(&self, batch: WriteBatch, meta: Meta) -> Result<(), EngineStopped> {
-        self.jobs.send(Job::Write(batch, meta)).await.map_err(|_| EngineStopped)
+    /// In this order; a crash may come between two of them.
+    pub async fn write(&self, batches: Vec<(WriteBatch, Meta)>) -> Result<(), EngineStopped> {
+        self.jobs.send(Job::Write(batches)).await.map_err(|_| EngineStopped)
     }
 
     /// Returns when everything written before is in the engine.
@@ -82,6 +83,11 @@ impl EngineQueue {
     pub async fn close(&self) {
         // Already gone is as good.
         let _ = self.jobs.send(Job::Close).await;
+    }
+
+    /// It takes nothing more, and what it wrote to may be closed.
+    pub fn is_closed(&self) -> bool {
+        self.jobs.is_closed()
     }
 
     /// Every record up to here is in the engine.
@@ -173,28 +179,33 @@ fn round(
     queue: &mut mpsc::Receiver<Job>,
     persisted: &AtomicI64,
 ) -> Result<(), EngineStopped> {
-    let mut waits = None;
+    let write = |held: &mut Held| {
+        held.write(engine, persisted).map_err(|error| {
+            tracing::error!(%error, "the engine cannot write; the store stops and rebuilds it at the next start");
+            EngineStopped
+        })
+    };
     match job {
-        Job::Write(batch, meta) => held.add(batch, meta),
-        Job::Barrier(done) => waits = Some(done),
+        Job::Write(batches) => {
+            for (batch, meta) in batches {
+                held.add(batch, meta);
+                if held.is_due() {
+                    write(held)?;
+                }
+            }
+        }
+        Job::Barrier(done) => {
+            write(held)?;
+            // Who has gone away does not want to know.
+            let _ = done.send(());
+        }
         Job::Close => queue.close(),
-    }
-    if waits.is_none() && !held.is_due() {
-        return Ok(());
-    }
-    if let Err(error) = held.write(engine, persisted) {
-        tracing::error!(%error, "the engine cannot write; the store stops and rebuilds it at the next start");
-        return Err(EngineStopped);
-    }
-    if let Some(done) = waits {
-        // Who has gone away does not want to know.
-        let _ = done.send(());
     }
     Ok(())
 }
 
 fn finish(engine: &dyn Engine, mut held: Held, persisted: &AtomicI64) {
-    if let Err(error) = held.write(engine, persisted).and_then(|()| engine.flush()) {
+    if let Err(error) = held.write(engine, persisted) {
         tracing::warn!(%error, "the engine could not write what it held; the next start replays more of the log");
     }
 }

@@ -44,7 +44,6 @@ impl Mvcc {
             Command::Compact { revision } => self.apply_compact(*revision),
             Command::Alarm(change) => Ok(Outcome::Alarm(self.alarms.change(change))),
         };
-        self.take_removals(batch);
         Ok(Applied { answer, changes })
     }
 

@@ -222,14 +222,18 @@ impl Mvcc {
             self.bytes -= u64::from(version.size);
         }
         self.removable.extend(removed);
+        // As they lie in the engine: neighbours go together.
+        self.removable.sort_unstable_by_key(|version| version.rev);
     }
 
-    /// Moves what compaction has set free into the batch, unless a snapshot is being written.
-    pub fn take_removals(&mut self, batch: &mut WriteBatch) {
+    /// Moves some of what compaction has set free into the batch, unless a snapshot is being
+    /// written.
+    pub fn take_removals(&mut self, batch: &mut WriteBatch, limit: usize) {
         if self.pins > 0 {
             return;
         }
-        for version in std::mem::take(&mut self.removable) {
+        let some = limit.min(self.removable.len());
+        for version in self.removable.drain(..some) {
             self.digest.remove(version.rev, version.checksum);
             batch.removes.push(version.rev);
         }

@@ -10,8 +10,8 @@ use openraft::{EntryPayload, OptionalSend};
 use super::log::SoleVoter;
 use super::types::*;
 use crate::core::Core;
-use crate::engine::Meta;
 use crate::engine::worker::EngineStopped;
+use crate::engine::{EngineError, Meta};
 use crate::kv::LeaseId;
 use crate::mvcc::revision::Rev;
 use crate::snapshot::{Header, SnapshotError, SnapshotFile, SnapshotWriter};
@@ -53,7 +53,7 @@ impl Machine {
                 responder.send(answers);
             }
         }
-        self.core.queue.write(round.batch, round.meta).await.map_err(io::Error::other)
+        self.core.queue.write(round.batches).await.map_err(io::Error::other)
     }
 }
 
@@ -211,6 +211,9 @@ pub async fn write_snapshot(core: &Arc<Core>) -> Result<SnapshotFile, SnapshotFa
         let file = snapshots.write(&view.header(), |writer| view.fill(writer))?;
         let (term, index) = view.applied.log_id.map_or((0, 0), |id| (term_of(&id), id.index()));
         let file = snapshots.keep(&file, term, index)?;
+        // The log before it goes next. The snapshot makes up for what the engine loses, but
+        // reading it all is not what a start after a crash should begin with.
+        view.core.engine.flush()?;
         Ok::<_, SnapshotFailed>((file, view))
     });
     let (file, view) = written.await??;
@@ -224,7 +227,9 @@ pub enum SnapshotFailed {
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     #[error("snapshot: {0}")]
-    Engine(#[from] EngineStopped),
+    Stopped(#[from] EngineStopped),
+    #[error("snapshot: {0}")]
+    Engine(#[from] EngineError),
     #[error("snapshot: {0}")]
     Task(#[from] tokio::task::JoinError),
 }

@@ -52,6 +52,10 @@ impl Inner {
 
     /// A record that was there once cannot be read: the next start rebuilds the engine.
     fn suspect(&self, fault: ReadFault) -> KvError {
+        if self.core.queue.is_closed() {
+            // Closed under a read that was on its way.
+            return KvError::Stopped;
+        }
         let marker = self.config.data_dir.join("engine.suspect");
         tracing::error!(%fault, "the engine is damaged; it is rebuilt at the next start");
         if !self.disk.exists(&marker)

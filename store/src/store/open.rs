@@ -133,7 +133,7 @@ impl Store {
             // A second call finds it gone, and the folder may be another's by then.
             let Some(thread) = engine_thread else { return true };
             let ended = thread.join().is_ok();
-            core.save_index(&engine);
+            core.close_engine(&engine);
             ended
         });
         if !joined.await.unwrap_or(false) {
@@ -217,6 +217,7 @@ fn open_engine(path: &Path, ports: &Ports, config: &Config) -> Result<Opened, Op
         Err(EngineError::NoSpace { .. }) => {
             return Err(OpenError::NoSpace { path: path.to_owned() });
         }
+        Err(EngineError::InUse) => return Err(OpenError::Locked { path: path.to_owned() }),
         Err(cause) => {
             set_aside(path, disk, config, &cause)?;
             try_engine(path, ports, config)

@@ -1,4 +1,4 @@
-//! An engine in memory that loses what sled may lose in a crash: nothing, its newest batches,
+//! An engine in memory that loses what a crash may take: nothing, its newest batches,
 //! everything, or its senses.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -50,6 +50,18 @@ impl SimEngine {
 
     pub fn lose_everything(&self) {
         *self.state() = State::default();
+    }
+
+    /// The process ended without closing it: the newest batches may not have lasted.
+    pub fn process_died(&self, random: &mut Random) {
+        let mut state = self.state();
+        let back = random.below(1 + state.before.len() as u64) as usize;
+        for _ in 0..back {
+            if let Some(before) = state.before.pop_back() {
+                state.now = before;
+            }
+        }
+        state.before.clear();
     }
 
     /// What a crash of the machine leaves of it.
@@ -154,7 +166,15 @@ impl Engine for SimEngine {
         Ok(())
     }
 
+    fn verify(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     fn flush(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn close(&self) -> Result<(), EngineError> {
         Ok(())
     }
 

@@ -202,6 +202,7 @@ impl Host {
             self.engine.crash(random, bug);
         } else {
             self.disk.state().process_died();
+            self.engine.process_died(random);
         }
     }
 

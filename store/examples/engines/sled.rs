@@ -1,4 +1,4 @@
-//! The engine on sled 0.34.
+//! sled 0.34 behind the engine's trait, for comparison only.
 //!
 //! One tree; the first byte of a key is its kind:
 //!
@@ -16,12 +16,12 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::{Engine, EngineError, Meta, Visit};
-use crate::kv::LeaseId;
-use crate::mvcc::record::Record;
-use crate::mvcc::revision::Rev;
-use crate::mvcc::{ReadFault, Records, WriteBatch};
-use crate::wal::disk::is_no_space;
+use skiff_store::engine::{Engine, EngineError, Meta, Visit};
+use skiff_store::kv::LeaseId;
+use skiff_store::mvcc::record::Record;
+use skiff_store::mvcc::revision::Rev;
+use skiff_store::mvcc::{ReadFault, Records, WriteBatch};
+use skiff_store::wal::disk::is_no_space;
 
 const META: &[u8] = b"m";
 const LEASE: u8 = b'l';
@@ -145,8 +145,16 @@ impl Engine for SledEngine {
         guarded("clear", || self.db.clear())
     }
 
+    fn verify(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     fn flush(&self) -> Result<(), EngineError> {
         guarded("flush", || self.db.flush()).map(|_| ())
+    }
+
+    fn close(&self) -> Result<(), EngineError> {
+        self.flush()
     }
 
     fn disk_bytes(&self) -> u64 {
