@@ -3,7 +3,7 @@
 # with --test, to test it. Idempotent; needs root.
 set -euo pipefail
 
-run=(containerd runc iptables nftables iproute2 conntrack)
+run=(containerd runc iptables nftables iproute2 conntrack ca-certificates)
 build=(protobuf-compiler libprotobuf-dev gcc libc6-dev)
 test=(busybox-static etcd-client etcd-server containernetworking-plugins python3 python3-venv iputils-ping procps)
 

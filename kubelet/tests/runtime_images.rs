@@ -110,6 +110,27 @@ async fn images_are_pulled_once_by_tag_and_by_digest() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_are_fetched_and_not_shown_to_the_store_of_the_blobs() {
+    let host = Host::start().await;
+    let registry = Registry::with_tokens("me", "secret").await;
+    let store = Registry::signed().await;
+    let mut files = archive::busybox_with("by token");
+    files.config["config"]["Env"] = json!(["PATH=/bin", "TOKEN=1"]);
+    let blobs = archive::oci_blobs(&files);
+    registry.put_image("team/web", "v1", &blobs);
+    store.put_image("team/web", "v1", &blobs);
+    registry.blobs_at(&store);
+    let name = format!("{}/team/web:v1", registry.address);
+    let error = host.runtime.pull(&name, None).await.expect_err("nobody is not known");
+    assert!(error.to_string().contains("pull access denied"), "{error}");
+    let auth = RegistryAuth { username: "me".into(), password: "secret".into() };
+    let image = host.runtime.pull(&name, Some(&auth)).await.expect("pulled with a token");
+    assert_eq!(image.config.env, ["PATH=/bin", "TOKEN=1"]);
+    assert!(store.asked().iter().all(|path| path.contains("/blobs/")), "{:?}", store.asked());
+    assert!(!store.asked().is_empty(), "the blobs came from where they are");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pull_that_cannot_be_says_why() {
     let host = Host::start().await;
     let open = Registry::start(None).await;

@@ -172,7 +172,7 @@ impl Images {
         let lease = content::create_lease(&self.connection).await.map_err(|s| failed(words(s)))?;
         let result = async {
             let registry =
-                registry::Registry::new(&self.connection, &lease, &self.blobs, reference, auth);
+                registry::Registry::new(&self.connection, &lease, &self.blobs, reference, auth)?;
             let target = registry.fetch().await?;
             let resolved = self.resolve(&target.digest).await.map_err(words)?;
             self.unpacker.unpack(&resolved, &lease).await.map_err(words)?;

@@ -1,5 +1,5 @@
 //! A registry on loopback: the few paths of the distribution specification that a pull uses, with what it
-//! was asked, and with a password if wanted.
+//! was asked; with a password or tokens, and with its blobs elsewhere, if wanted.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -23,15 +23,49 @@ struct Shared {
     /// By path: `team/web/manifests/v1`, `team/web/blobs/sha256:...`.
     content: Mutex<HashMap<String, (String, Bytes)>>,
     asked: Mutex<Vec<String>>,
-    login: Option<(String, String)>,
+    address: String,
+    guard: Guard,
+    /// Where blobs are to be had instead.
+    blobs_at: Mutex<Option<String>>,
 }
+
+/// How a registry knows its users.
+#[derive(Default)]
+enum Guard {
+    #[default]
+    Open,
+    Password(String, String),
+    /// Gives tokens to who has the password, and takes nothing else.
+    Tokens(String, String),
+    /// A store of signed addresses, which refuses any other credentials as S3 does.
+    Signed,
+}
+
+const TOKEN: &str = "a-token-for-team/web";
 
 impl Registry {
     pub async fn start(login: Option<(&str, &str)>) -> Registry {
-        let login = login.map(|(user, password)| (user.to_owned(), password.to_owned()));
-        let shared = Arc::new(Shared { login, ..Shared::default() });
+        let guard = login.map(|(user, password)| Guard::Password(user.into(), password.into()));
+        Self::guarded(guard.unwrap_or_default()).await
+    }
+
+    pub async fn with_tokens(user: &str, password: &str) -> Registry {
+        Self::guarded(Guard::Tokens(user.into(), password.into())).await
+    }
+
+    pub async fn signed() -> Registry {
+        Self::guarded(Guard::Signed).await
+    }
+
+    /// Blobs are redirected there from now on.
+    pub fn blobs_at(&self, other: &Registry) {
+        *self.shared.blobs_at.lock().expect("not poisoned") = Some(other.address.clone());
+    }
+
+    async fn guarded(guard: Guard) -> Registry {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
+        let shared = Arc::new(Shared { address: address.clone(), guard, ..Shared::default() });
         let serving = shared.clone();
         let server = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -81,25 +115,60 @@ impl Drop for Registry {
     }
 }
 
-fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    if let Some((user, password)) = &shared.login {
-        let basic = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-        let given =
-            request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        if given != Some(&format!("Basic {basic}")) {
-            let body = r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required","detail":null}]}"#;
-            let answer = Response::builder().status(StatusCode::UNAUTHORIZED);
-            return answer
-                .header(header::WWW_AUTHENTICATE, "Basic realm=\"test\"")
-                .body(body.into())
-                .expect("an answer");
+fn refused(status: StatusCode, challenge: &str, body: &'static str) -> Response<Full<Bytes>> {
+    let answer = Response::builder().status(status).header(header::WWW_AUTHENTICATE, challenge);
+    answer.body(body.into()).expect("an answer")
+}
+
+/// What a request without the right credentials is told.
+fn refusal(shared: &Shared, request: &Request<Incoming>) -> Option<Response<Full<Bytes>>> {
+    const UNAUTHORIZED: &str =
+        r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required","detail":null}]}"#;
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let basic = |user: &str, password: &str| {
+        let text = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+        format!("Basic {text}")
+    };
+    let (wanted, challenge) = match &shared.guard {
+        Guard::Open => return None,
+        Guard::Signed if given.is_none() => return None,
+        Guard::Signed => return Some(refused(StatusCode::BAD_REQUEST, "none", "{}")),
+        Guard::Password(user, password) => {
+            (basic(user, password), "Basic realm=\"test\"".to_owned())
         }
+        Guard::Tokens(user, password) if request.uri().path() == "/token" => {
+            (basic(user, password), "Basic".to_owned())
+        }
+        Guard::Tokens(..) => {
+            let (address, scope) = (&shared.address, "repository:team/web:pull");
+            let challenge = format!(
+                "Bearer realm=\"http://{address}/token\",service=\"test\",scope=\"{scope}\""
+            );
+            (format!("Bearer {TOKEN}"), challenge)
+        }
+    };
+    (given != Some(&wanted)).then(|| refused(StatusCode::UNAUTHORIZED, &challenge, UNAUTHORIZED))
+}
+
+fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if let Some(refusal) = refusal(shared, request) {
+        return refusal;
+    }
+    if request.uri().path() == "/token" {
+        assert_eq!(request.uri().query(), Some("service=test&scope=repository:team/web:pull"));
+        return Response::new(format!("{{\"token\":\"{TOKEN}\"}}").into());
     }
     let path = request.uri().path().strip_prefix("/v2/").unwrap_or_default();
     if path.is_empty() {
         return Response::new("{}".into());
     }
     shared.asked.lock().expect("not poisoned").push(path.to_owned());
+    let elsewhere = shared.blobs_at.lock().expect("not poisoned").clone();
+    if let Some(address) = elsewhere.filter(|_| path.contains("/blobs/")) {
+        let answer = Response::builder().status(StatusCode::TEMPORARY_REDIRECT);
+        let location = format!("http://{address}/v2/{path}?signature=1");
+        return answer.header(header::LOCATION, location).body(Full::default()).expect("an answer");
+    }
     match shared.content.lock().expect("not poisoned").get(path) {
         Some((kind, bytes)) => Response::builder()
             .header(header::CONTENT_TYPE, kind)
