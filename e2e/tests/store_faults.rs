@@ -164,3 +164,44 @@ fn a_follower_that_was_cut_off_forces_no_election() {
     assert_eq!(term(&members.list[leader]), before);
     assert_eq!(members.leader(), leader);
 }
+
+/// etcd's #14685, #17780: who dies in the middle of a compaction or a defragmentation comes
+/// back with the same as the others, and takes the next one.
+#[test]
+fn kill_9_within_compactions_and_defragmentations() {
+    let mut members = Members::start(3);
+    let load = Load::start(&members.list);
+    for round in 0..rounds() {
+        load.wait_writes(100);
+        let victim = round % 3;
+        let put = members.list[(victim + 1) % 3].json(&["put", "round", &round.to_string()]);
+        let revision = put["header"]["revision"].as_i64().expect("a revision");
+        std::thread::scope(|scope| {
+            let member = &members.list[victim];
+            scope.spawn(move || {
+                let _ = member.try_ctl(&["compaction", &(revision - 20).to_string()]);
+                let _ = member.try_ctl(&["defrag"]);
+            });
+            // Each round a little later, so that all parts of it are met.
+            std::thread::sleep(Duration::from_millis(15 + 10 * round as u64));
+            member.end_now();
+        });
+        members.list[victim].kill();
+        load.wait_writes(20);
+        members.list[victim].start();
+        members.list[victim].wait_healthy();
+        let read = members.list[victim].ctl(&["get", "round", "--print-value-only"]);
+        assert_eq!(read.trim(), round.to_string());
+    }
+    let report = load.finish();
+    eventually("all members have the same", PATIENCE, || {
+        let hashes = members.list[0].ctl(&["endpoint", "hashkv", "--cluster"]);
+        let hash = |line: &str| line.split(", ").nth(1).unwrap_or_default().to_owned();
+        let hashes: Vec<_> = hashes.lines().map(hash).collect();
+        let same = hashes.len() == 3 && hashes.iter().all(|hash| *hash == hashes[0]);
+        if same { Ok(()) } else { Err(format!("{hashes:?}")) }
+    });
+    let now = members.list[0].json(&["get", "round"])["header"]["revision"].to_string();
+    members.list[0].ctl(&["compaction", "--physical", &now]);
+    println!("{} writes, {} reads, {} unknown", report.writes, report.reads, report.unknown);
+}

@@ -83,6 +83,11 @@ impl Member {
         kill(Pid::from_raw(process.id() as i32), signal).expect("signal a member");
     }
 
+    /// kill -9, while others use it; [`Member::kill`] then waits for its end.
+    pub fn end_now(&self) {
+        self.signal(Signal::SIGKILL);
+    }
+
     /// kill -9, and waits until it is gone.
     pub fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
@@ -117,6 +122,12 @@ impl Member {
 
     /// `etcdctl` against this member.
     pub fn etcdctl(&self, args: &[&str]) -> Output {
+        let mut command = self.etcdctl_command(args);
+        command.stdin(Stdio::null());
+        command.output().expect("run etcdctl: it is in Debian's package etcd-client")
+    }
+
+    pub fn etcdctl_command(&self, args: &[&str]) -> Command {
         let mut command = match &self.namespace {
             None => Command::new("etcdctl"),
             Some(namespace) => {
@@ -126,8 +137,7 @@ impl Member {
             }
         };
         command.env("ETCDCTL_API", "3").args(["--endpoints", &self.client_url]).args(args);
-        command.stdin(Stdio::null());
-        command.output().expect("run etcdctl: it is in Debian's package etcd-client")
+        command
     }
 
     /// What it prints; it must succeed.
