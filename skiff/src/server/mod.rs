@@ -82,7 +82,8 @@ pub async fn run(config: ServerConfig) -> anyhow::Result<()> {
         parts::add_containerd(&mut graph, wiring);
     }
     let shutdown = CancellationToken::new();
-    tokio::spawn(stop_on_signal(shutdown.clone()));
+    let last_words = "stopping; containers go on, the next start takes them up again";
+    tokio::spawn(stop_on_signal(shutdown.clone(), last_words));
     tracing::info!(node = config.node_name, address = %config.node_ip, data = %config.data_dir.display(), "starting");
     graph.run(shutdown, report).await
 }
@@ -91,7 +92,7 @@ fn report(part: &'static str, after: Duration) {
     tracing::info!(part, after_ms = after.as_millis() as u64, "ready");
 }
 
-pub async fn stop_on_signal(shutdown: CancellationToken) {
+pub async fn stop_on_signal(shutdown: CancellationToken, last_words: &'static str) {
     let (Ok(mut term), Ok(mut int)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
@@ -102,6 +103,6 @@ pub async fn stop_on_signal(shutdown: CancellationToken) {
         _ = term.recv() => {}
         _ = int.recv() => {}
     }
-    tracing::info!("stopping; containers go on, the next start takes them up again");
+    tracing::info!("{last_words}");
     shutdown.cancel();
 }

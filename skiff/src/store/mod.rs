@@ -30,7 +30,7 @@ pub async fn run(args: StoreArgs) -> anyhow::Result<()> {
     }
     let store = Store::open(config).await?;
     let shutdown = CancellationToken::new();
-    tokio::spawn(crate::server::stop_on_signal(shutdown.clone()));
+    tokio::spawn(crate::server::stop_on_signal(shutdown.clone(), "stopping"));
     let mut serving = JoinSet::new();
     for (listener, tls) in peer_listeners {
         let (store, shutdown) = (store.clone(), shutdown.clone());

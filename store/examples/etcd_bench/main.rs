@@ -21,6 +21,7 @@ use clap::{Parser, ValueEnum};
 
 use rows::{Goal, Rows, Settings};
 use servers::Program;
+use tokio::signal::unix::{SignalKind, signal};
 use wire::Failure;
 
 #[derive(Parser)]
@@ -64,11 +65,21 @@ fn main() -> Result<(), Failure> {
     let outcome = runtime.block_on(async {
         tokio::select! {
             outcome = run(&args, &dir) => outcome,
-            _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+            // Either way the servers are ended too.
+            signal = ended() => Err(format!("ended by {}", signal?).into()),
         }
     });
     std::fs::remove_dir_all(&dir)?;
     outcome
+}
+
+async fn ended() -> std::io::Result<&'static str> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminated.recv() => "SIGTERM",
+        _ = interrupted.recv() => "SIGINT",
+    })
 }
 
 fn programs(args: &Args) -> Result<Vec<Program>, Failure> {
