@@ -3,7 +3,7 @@
 //! Everything that is written to disk or sent to a peer uses it. Decoding never copies
 //! keys or values: they are slices of the buffer they arrived in.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 /// A body that does not follow its format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,7 +90,7 @@ impl Decoder {
 
     pub fn u8(&mut self) -> Result<u8, DecodeError> {
         let byte = *self.rest.first().ok_or_else(|| self.fault("ended early"))?;
-        self.rest = self.rest.slice(1..);
+        self.rest.advance(1);
         Ok(byte)
     }
 
@@ -107,7 +107,7 @@ impl Decoder {
         for (at, byte) in self.rest.iter().take(10).enumerate() {
             value |= u64::from(byte & 0x7f) << (7 * at);
             if byte & 0x80 == 0 {
-                self.rest = self.rest.slice(at + 1..);
+                self.rest.advance(at + 1);
                 return Ok(value);
             }
         }

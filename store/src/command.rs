@@ -60,8 +60,9 @@ impl std::fmt::Display for Proposal {
 
 impl Proposal {
     /// From commands that [`Command::encode`] has encoded.
-    pub fn join<'a>(count: usize, commands: impl Iterator<Item = &'a [u8]>) -> Self {
-        let mut e = Encoder::with_capacity(256);
+    pub fn join<'a>(count: usize, commands: impl Iterator<Item = &'a [u8]> + Clone) -> Self {
+        let bytes: usize = commands.clone().map(<[u8]>::len).sum();
+        let mut e = Encoder::with_capacity(bytes + COUNT_BYTES);
         e.u64(count as u64);
         for command in commands {
             e.raw(command);
@@ -81,6 +82,8 @@ impl Proposal {
     }
 }
 
+/// A count takes no more.
+const COUNT_BYTES: usize = 10;
 const TXN: u8 = 1;
 const LEASE_GRANT: u8 = 2;
 const LEASE_REVOKE: u8 = 3;
@@ -105,7 +108,7 @@ impl Command {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        let mut e = Encoder::with_capacity(128);
+        let mut e = Encoder::with_capacity(self.expected_bytes());
         match self {
             Command::Txn(txn) => {
                 e.u8(TXN);
@@ -130,6 +133,16 @@ impl Command {
             }
         }
         e.finish()
+    }
+
+    /// So that the values, most of it, are copied only once.
+    fn expected_bytes(&self) -> usize {
+        let Command::Txn(txn) = self else { return 32 };
+        let values = txn.success.iter().chain(&txn.failure).map(|op| match op {
+            Op::Put(put) => put.value.len(),
+            _ => 0,
+        });
+        128 + values.sum::<usize>()
     }
 
     pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {

@@ -1,7 +1,8 @@
 //! The etcd v3 gRPC API over a [`Store`], so that etcd's own clients can use it.
 //!
 //! ```text
-//! server   connections, TLS, which service a request is for (authority mends requests)
+//! server   connections, TLS (authority mends requests); calls run in the connection's task
+//! services which service a request is for; unary is the short way of the most frequent ones
 //! kv, watch, lease, cluster, maintenance     one service each: thin
 //! convert, fragment    wire shapes to the store's and back, pure
 //! metrics  what Prometheus scrapes
@@ -13,6 +14,7 @@
 
 mod authority;
 mod backup;
+mod calls;
 mod cluster;
 mod convert;
 mod error;
@@ -23,6 +25,8 @@ mod lease;
 mod maintenance;
 mod metrics;
 mod server;
+mod services;
+mod unary;
 mod watch;
 
 /// A failure as etcd says it.

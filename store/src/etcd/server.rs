@@ -5,23 +5,20 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use skiff_proto::grpc::etcdserverpb as pb;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::body::Body;
-use tonic::codegen::Service;
 
+use super::Face;
 use super::authority::Mended;
-use super::{Face, VERSION, error, metrics};
+use super::calls::Calls;
+use super::services::Services;
 use crate::store::Store;
 
 /// Open connections; each costs some 50 KiB with TLS and HTTP/2 buffers. Who comes later waits.
@@ -37,8 +34,6 @@ const MAX_STREAMS: u32 = 10_000;
 const DRAIN: Duration = Duration::from_secs(2);
 /// A pause when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// What a message has beside its request's keys and values; etcd allows as much.
-const MESSAGE_OVERHEAD_BYTES: usize = 512 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -57,7 +52,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let address = listener.local_addr()?;
     let server = Server {
-        services: Services::new(Face { store, shutdown: shutdown.clone() }),
+        services: Arc::new(Services::new(Face { store, shutdown: shutdown.clone() })),
         acceptor: tls.map(TlsAcceptor::from),
         shutdown: shutdown.clone(),
         cut: CancellationToken::new(),
@@ -104,7 +99,7 @@ async fn accept(
 
 #[derive(Clone)]
 struct Server {
-    services: Services,
+    services: Arc<Services>,
     acceptor: Option<TlsAcceptor>,
     /// Nothing new is taken on.
     shutdown: CancellationToken,
@@ -139,11 +134,14 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
+        let mut calls = Calls::default();
+        let mut builder = auto::Builder::new(calls.beginner());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
         builder
             .http2()
             .timer(TokioTimer::new())
+            // Nor does etcd say the time with every answer.
+            .auto_date_header(false)
             .max_concurrent_streams(MAX_STREAMS)
             .keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
@@ -158,74 +156,9 @@ impl Server {
         let connection = builder.serve_connection(TokioIo::new(Mended::new(stream)), service);
         tokio::pin!(connection);
         tokio::select! {
-            result = connection.as_mut() => return result,
+            result = calls.drive(connection.as_mut()) => return result,
             () = self.shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
         }
-        connection.await
+        calls.drive(connection.as_mut()).await
     }
-}
-
-#[derive(Clone)]
-struct Services {
-    face: Face,
-    kv: pb::kv_server::KvServer<Face>,
-    watch: pb::watch_server::WatchServer<Face>,
-    lease: pb::lease_server::LeaseServer<Face>,
-    cluster: pb::cluster_server::ClusterServer<Face>,
-    maintenance: pb::maintenance_server::MaintenanceServer<Face>,
-}
-
-impl Services {
-    fn new(face: Face) -> Self {
-        let limit = face.store.inner.config.max_request_bytes + MESSAGE_OVERHEAD_BYTES;
-        let shared = Arc::new(face.clone());
-        Self {
-            kv: pb::kv_server::KvServer::from_arc(shared.clone()).max_decoding_message_size(limit),
-            watch: pb::watch_server::WatchServer::from_arc(shared.clone()),
-            lease: pb::lease_server::LeaseServer::from_arc(shared.clone()),
-            cluster: pb::cluster_server::ClusterServer::from_arc(shared.clone()),
-            maintenance: pb::maintenance_server::MaintenanceServer::from_arc(shared),
-            face,
-        }
-    }
-
-    async fn call(mut self, request: Request<Incoming>) -> Response<Body> {
-        let path = request.uri().path();
-        let (service, method) = path[1.min(path.len())..].split_once('/').unwrap_or((path, ""));
-        let answered = match service {
-            "etcdserverpb.KV" => self.kv.call(request).await,
-            "etcdserverpb.Watch" => self.watch.call(request).await,
-            "etcdserverpb.Lease" => self.lease.call(request).await,
-            "etcdserverpb.Cluster" => self.cluster.call(request).await,
-            "etcdserverpb.Maintenance" => self.maintenance.call(request).await,
-            "etcdserverpb.Auth" => Ok(error::auth(method).into_http()),
-            "/health" => Ok(self.health().await),
-            "/metrics" => Ok(plain(StatusCode::OK, metrics::render(&self.face.store))),
-            "/version" => Ok(plain(StatusCode::OK, version())),
-            other => {
-                Ok(tonic::Status::unimplemented(format!("unknown service {other}")).into_http())
-            }
-        };
-        answered.unwrap_or_else(|never: Infallible| match never {})
-    }
-
-    /// As etcd's: healthy is who can answer a linearizable read and knows of no alarm.
-    async fn health(&self) -> Response<Body> {
-        match self.face.catch_up().await {
-            Ok(()) if self.face.store.alarms().is_empty() => {
-                plain(StatusCode::OK, r#"{"health":"true"}"#.into())
-            }
-            _ => plain(StatusCode::SERVICE_UNAVAILABLE, r#"{"health":"false"}"#.into()),
-        }
-    }
-}
-
-fn version() -> String {
-    format!(r#"{{"etcdserver":"{VERSION}","etcdcluster":"3.4.0"}}"#)
-}
-
-fn plain(status: StatusCode, text: String) -> Response<Body> {
-    let mut response = Response::new(Body::new(text));
-    *response.status_mut() = status;
-    response
 }

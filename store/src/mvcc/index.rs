@@ -85,7 +85,12 @@ impl Index {
         range: &KeyRange,
         revision: Revision,
     ) -> impl Iterator<Item = (&Bytes, Version)> {
-        self.keys.range::<Bytes, _>(range.bounds()).filter_map(move |(key, versions)| {
+        // Most ask for one key, and finding both ends of a range costs twice as much.
+        let (one, many) = match range {
+            KeyRange::One(key) => (self.keys.get_key_value(key), None),
+            range => (None, Some(self.keys.range::<Bytes, _>(range.bounds()))),
+        };
+        one.into_iter().chain(many.into_iter().flatten()).filter_map(move |(key, versions)| {
             let version = versions.at(revision)?;
             (!version.is_tombstone()).then_some((key, *version))
         })
@@ -93,13 +98,13 @@ impl Index {
 
     /// Adds the newest version of a key. Revisions only grow.
     pub fn add(&mut self, key: &Bytes, version: Version) {
-        if let Some(versions) = self.keys.get_mut(key) {
+        // Its own slice of the key is found with it, for the list of garbage.
+        let found = self.keys.range_mut::<Bytes, _>(key..).next();
+        if let Some((key, versions)) = found.filter(|(found, _)| *found == key) {
             debug_assert!(versions.latest.rev < version.rev);
             versions.older.push(versions.latest);
             versions.latest = version;
-            if let Some((key, _)) = self.keys.get_key_value(key) {
-                self.garbage.push_back((version.rev.main, key.clone()));
-            }
+            self.garbage.push_back((version.rev.main, key.clone()));
             return;
         }
         // The key arrives as a slice of a whole log entry, which must not live as long.

@@ -133,23 +133,23 @@ impl Inner {
         }
         let (responder, response) =
             ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
-        if let Err(error) = self.raft.client_write_ff(proposal, Some(responder)).await {
-            tracing::debug!(%error, "a write was refused");
-            return Forwarded::Failed(KvError::Stopped);
-        }
-        match tokio::time::timeout_at(deadline, response).await {
-            Ok(Ok(Ok(response))) => {
+        let written = async {
+            self.raft.client_write_ff(proposal, Some(responder)).await.ok()?;
+            response.await.ok()
+        };
+        match tokio::time::timeout_at(deadline, written).await {
+            Ok(Some(Ok(response))) => {
                 let index = response.log_id().index();
                 Forwarded::Done(Applied { index, answers: response.data })
             }
             // Before it was appended, so it had no effect.
-            Ok(Ok(Err(ClientWriteError::ForwardToLeader(_)))) => Forwarded::NotLeader,
+            Ok(Some(Err(ClientWriteError::ForwardToLeader(_)))) => Forwarded::NotLeader,
             // Another leader may have committed it.
-            Ok(Ok(Err(ClientWriteError::LogEntryDiscarded(_)))) | Err(_) => {
+            Ok(Some(Err(ClientWriteError::LogEntryDiscarded(_)))) | Err(_) => {
                 Forwarded::Failed(KvError::Timeout)
             }
-            Ok(Ok(Err(error))) => Forwarded::Failed(KvError::Internal(error.to_string())),
-            Ok(Err(_)) => Forwarded::Failed(KvError::Stopped),
+            Ok(Some(Err(error))) => Forwarded::Failed(KvError::Internal(error.to_string())),
+            Ok(None) => Forwarded::Failed(KvError::Stopped),
         }
     }
 }

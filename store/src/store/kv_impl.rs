@@ -13,19 +13,18 @@ use crate::raft::network::forward::LeaseCall;
 
 impl Store {
     pub(super) fn check_open(&self) -> Result<(), KvError> {
-        if self.inner.removed.is_cancelled() {
-            return Err(KvError::Stopped);
-        }
         self.proposer().map(|_| ())
     }
 
     fn proposer(&self) -> Result<Proposer, KvError> {
+        if self.inner.removed.is_cancelled() {
+            return Err(KvError::Stopped);
+        }
         let proposer = self.proposer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         proposer.clone().ok_or(KvError::Stopped)
     }
 
     async fn propose(&self, command: Command) -> Answer {
-        self.check_open()?;
         self.proposer()?.propose(&command, self.inner.config.max_request_bytes).await
     }
 }
