@@ -38,7 +38,7 @@ pub struct Prepared {
 #[derive(Debug)]
 enum Stage {
     /// Not written yet.
-    Parts(Index, Fields),
+    Parts(Box<Index>, Fields),
     Built(Arc<Entry>),
 }
 
@@ -90,7 +90,10 @@ impl Prepared {
         Ok(Self {
             slot: slot.or_else(|| Slot::find(&json)),
             value: json,
-            stage: Mutex::new(Stage::Parts(Index::deserialize(object)?, fields_of(kind, object))),
+            stage: Mutex::new(Stage::Parts(
+                Box::new(Index::deserialize(object)?),
+                fields_of(kind, object),
+            )),
         })
     }
 

@@ -184,12 +184,16 @@ impl Inner {
 
     /// As the leader.
     pub async fn change_here(&self, change: MemberChange) -> Forwarded<MemberChanged> {
+        let deadline = Instant::now() + TIMEOUT;
+        let Ok(_only) = tokio::time::timeout_at(deadline, self.changing.lock()).await else {
+            return Forwarded::Failed(KvError::Timeout);
+        };
         let (id, changes) = match self.plan(change) {
             Ok(planned) => planned,
             Err(refused) => return Forwarded::Done(Err(refused)),
         };
         let changed = self.raft.change_membership(changes, false);
-        match tokio::time::timeout(TIMEOUT, changed).await {
+        match tokio::time::timeout_at(deadline, changed).await {
             Ok(Ok(response)) => Forwarded::Done(Ok((id, response.log_id().index()))),
             Ok(Err(error)) => refused(error),
             Err(_) => Forwarded::Failed(KvError::Timeout),
@@ -298,13 +302,15 @@ impl Inner {
 }
 
 fn refused(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Forwarded<MemberChanged> {
-    use openraft::errors::ChangeMembershipError::InProgress;
+    use openraft::errors::ChangeMembershipError::{InProgress, UncommittedLeaderLog};
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => Forwarded::NotLeader,
-        // The one before is not finished; this one has not begun.
-        RaftError::APIError(ClientWriteError::ChangeMembershipError(InProgress(_))) => {
-            Forwarded::NotLeader
-        }
+        // The one before is not finished, or the leader is new; this one has not begun.
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(
+            InProgress(_) | UncommittedLeaderLog(_),
+        )) => Forwarded::NotLeader,
+        // An earlier leader's change was adopted in between.
+        RaftError::APIError(ClientWriteError::PreconditionFailed(_)) => Forwarded::NotLeader,
         RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
             Forwarded::Failed(KvError::Timeout)
         }

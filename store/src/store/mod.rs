@@ -107,6 +107,9 @@ pub(crate) struct Inner {
     /// The term in which this member leads and keeps the clock.
     pub lease_term: AtomicU64,
     pub started: tokio::time::Instant,
+    /// Held by the leader during a change of members: Raft takes one at a time, and it is planned
+    /// on the members that the one before left.
+    pub changing: tokio::sync::Mutex<()>,
 }
 
 /// A running member. Implements [`crate::kv::Kv`].

@@ -80,6 +80,7 @@ impl Store {
             lease_clock: Mutex::default(),
             lease_term: Default::default(),
             started: tokio::time::Instant::now(),
+            changing: tokio::sync::Mutex::default(),
         });
         bootstrap(&inner).await?;
         leadership::refresh(&inner);
