@@ -103,7 +103,7 @@ impl Prepared {
         let (index, fields) = match &mut *stage {
             Stage::Built(entry) if entry.revision == revision => return entry.clone(),
             Stage::Built(entry) => (entry.object.index.clone(), entry.fields.clone()),
-            Stage::Parts(index, fields) => (std::mem::take(index), std::mem::take(fields)),
+            Stage::Parts(index, fields) => (std::mem::take(&mut **index), std::mem::take(fields)),
         };
         let entry = Arc::new(build(&self.value, self.slot, index, fields, revision));
         *stage = Stage::Built(entry.clone());
@@ -113,7 +113,7 @@ impl Prepared {
     /// The object as it would be, for a dry run: without a version.
     pub fn object(&self) -> Arc<Object> {
         let mut index = match &*self.stage() {
-            Stage::Parts(index, _) => index.clone(),
+            Stage::Parts(index, _) => Index::clone(index),
             Stage::Built(entry) => entry.object.index.clone(),
         };
         index.metadata.resource_version.clear();
