@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use http::{Request, Response, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -47,47 +48,50 @@ pub enum ServeError {
 }
 
 /// Serves until `shutdown`, then lets running requests finish for a moment.
-pub async fn serve(
+/// Boxed: see "Build time" in ARCHITECTURE.md.
+pub fn serve(
     core: Arc<Core>,
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
     shutdown: CancellationToken,
-) -> Result<(), ServeError> {
-    let server = Server {
-        faces: Arc::new(Faces { grpc: grpc::services(core.clone())?, core }),
-        acceptor: TlsAcceptor::from(tls),
-        shutdown: shutdown.clone(),
-    };
-    let connections = TaskTracker::new();
-    let limit = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    tracing::info!(address = %listener.local_addr()?, "the API is served");
-    loop {
-        let Ok(permit) = limit.clone().acquire_owned().await else { break };
-        let accepted = tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
+) -> BoxFuture<'static, Result<(), ServeError>> {
+    Box::pin(async move {
+        let server = Server {
+            faces: Arc::new(Faces { grpc: grpc::services(core.clone())?, core }),
+            acceptor: TlsAcceptor::from(tls),
+            shutdown: shutdown.clone(),
         };
-        match accepted {
-            Ok((stream, peer)) => {
-                let server = server.clone();
-                connections.spawn(async move {
-                    if let Err(error) = server.connection(stream).await {
-                        tracing::debug!(%peer, "connection ended: {error}");
-                    }
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                tracing::warn!("accepting a connection failed: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+        let connections = TaskTracker::new();
+        let limit = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        tracing::info!(address = %listener.local_addr()?, "the API is served");
+        loop {
+            let Ok(permit) = limit.clone().acquire_owned().await else { break };
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let server = server.clone();
+                    connections.spawn(async move {
+                        if let Err(error) = server.connection(stream).await {
+                            tracing::debug!(%peer, "connection ended: {error}");
+                        }
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!("accepting a connection failed: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
-    }
-    connections.close();
-    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
-        tracing::debug!(left = connections.len(), "connections cut off after the drain time");
-    }
-    Ok(())
+        connections.close();
+        if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
+            tracing::debug!(left = connections.len(), "connections cut off after the drain time");
+        }
+        Ok(())
+    })
 }
 
 #[derive(Clone)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use skiff_client::Api;
 use skiff_client::event::Recorder;
 use tokio::task::JoinSet;
@@ -39,47 +40,50 @@ pub enum ControllersError {
 /// Runs all controllers; `ready` is called once their caches hold everything. Of several
 /// control planes only one may run this at a time: it is what a leader starts, and
 /// cancelling `shutdown` is how it steps down.
-pub async fn run(
+/// Boxed: see "Build time" in ARCHITECTURE.md.
+pub fn run(
     api: Arc<dyn Api>,
     config: Config,
     shutdown: CancellationToken,
-    ready: impl FnOnce() + Send,
-) -> Result<(), ControllersError> {
-    config.validate()?;
-    // Stops everything below, on shutdown and after a fault alike.
-    let stop = shutdown.child_token();
-    let _guard = stop.clone().drop_guard();
-    let Some(table) = stop.run_until_cancelled(Table::discover(&*api)).await else {
-        return Ok(());
-    };
-    let mut tasks = JoinSet::new();
-    let feed = Feed::new(table);
-    let caches = Caches::new();
-    let wired = Wired::new(&api, &config, &caches, &feed);
-    caches.start(&api, &stop);
-    feed.start(&api, &mut tasks, &stop);
-    let synced = async {
-        caches.synced().await;
-        feed.synced().await;
-    };
-    if stop.run_until_cancelled(synced).await.is_none() {
-        return Ok(());
-    }
-    wired.spawn(&mut tasks, config.workers, &stop);
-    ready();
-    let ended = tokio::select! {
-        () = shutdown.cancelled() => None,
-        ended = tasks.join_next() => ended,
-    };
-    stop.cancel();
-    if tokio::time::timeout(DRAIN, drain(&mut tasks)).await.is_err() {
-        tracing::warn!(?DRAIN, "reconciles under way did not end in time, leaving them");
-    }
-    match ended {
-        Some(Err(error)) => Err(ControllersError::Died(error.to_string())),
-        // Tasks end together with their token, whichever is noticed first.
-        _ => Ok(()),
-    }
+    ready: Box<dyn FnOnce() + Send>,
+) -> BoxFuture<'static, Result<(), ControllersError>> {
+    Box::pin(async move {
+        config.validate()?;
+        // Stops everything below, on shutdown and after a fault alike.
+        let stop = shutdown.child_token();
+        let _guard = stop.clone().drop_guard();
+        let Some(table) = stop.run_until_cancelled(Table::discover(&*api)).await else {
+            return Ok(());
+        };
+        let mut tasks = JoinSet::new();
+        let feed = Feed::new(table);
+        let caches = Caches::new();
+        let wired = Wired::new(&api, &config, &caches, &feed);
+        caches.start(&api, &stop);
+        feed.start(&api, &mut tasks, &stop);
+        let synced = async {
+            caches.synced().await;
+            feed.synced().await;
+        };
+        if stop.run_until_cancelled(synced).await.is_none() {
+            return Ok(());
+        }
+        wired.spawn(&mut tasks, config.workers, &stop);
+        ready();
+        let ended = tokio::select! {
+            () = shutdown.cancelled() => None,
+            ended = tasks.join_next() => ended,
+        };
+        stop.cancel();
+        if tokio::time::timeout(DRAIN, drain(&mut tasks)).await.is_err() {
+            tracing::warn!(?DRAIN, "reconciles under way did not end in time, leaving them");
+        }
+        match ended {
+            Some(Err(error)) => Err(ControllersError::Died(error.to_string())),
+            // Tasks end together with their token, whichever is noticed first.
+            _ => Ok(()),
+        }
+    })
 }
 
 async fn drain(tasks: &mut JoinSet<()>) {

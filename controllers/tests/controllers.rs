@@ -28,7 +28,7 @@ impl Cluster {
         let (core, token) = (api.clone(), stop.clone());
         let controllers = tokio::spawn(async move {
             let ready = move || sender.send(()).expect("still waited for");
-            run(core, config, token, ready).await.expect("ends well");
+            run(core, config, token, Box::new(ready)).await.expect("ends well");
         });
         ready.await.expect("becomes ready");
         let kubelet = tokio::spawn(kubelet(api.clone(), stop.clone()));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use serde_json::json;
 use skiff_client::{Api, Cache, Target, WriteOptions};
 use skiff_kit::backoff::Backoff;
@@ -28,45 +29,51 @@ const SETTLE: Duration = Duration::from_millis(10);
 const STATUS_RETRY: Duration = Duration::from_secs(5);
 
 /// Listens, then serves until `shutdown`. `ready` is called once the first table is in use.
-pub async fn run(
+/// Boxed: see "Build time" in ARCHITECTURE.md.
+pub fn run(
     api: Arc<dyn Api>,
     config: Config,
     shutdown: CancellationToken,
-    ready: impl FnOnce() + Send,
-) -> Result<(), IngressError> {
-    config.validate().map_err(IngressError::Config)?;
-    let server = Server::bind(&config)?;
-    run_on(server, api, config, shutdown, ready).await
+    ready: Box<dyn FnOnce() + Send>,
+) -> BoxFuture<'static, Result<(), IngressError>> {
+    Box::pin(async move {
+        config.validate().map_err(IngressError::Config)?;
+        let server = Server::bind(&config)?;
+        run_on(server, api, config, shutdown, ready).await
+    })
 }
 
 /// As `run`, on a server that is bound already, whose addresses are known.
-pub async fn run_on(
+/// Boxed: see "Build time" in ARCHITECTURE.md.
+pub fn run_on(
     server: Server,
     api: Arc<dyn Api>,
     config: Config,
     shutdown: CancellationToken,
-    ready: impl FnOnce() + Send,
-) -> Result<(), IngressError> {
-    let changed = Arc::new(Notify::new());
-    let caches = Caches::start(&api, &changed, &shutdown);
-    if shutdown.run_until_cancelled(caches.synced()).await.is_none() {
-        return Ok(());
-    }
-    let routes = Arc::new(Routes::default());
-    let mut endpoints = Endpoints::new();
-    let table = RouteTable::build(&caches.observe(), &mut endpoints, 0);
-    routes.replace(table);
-    tracing::info!(addrs = ?server.local_addrs(), "ingress serves");
-    // The server's end ends the rest, whether it was asked to or failed.
-    let stop = shutdown.child_token();
-    let follower = Follower { api, changed, caches, routes: routes.clone(), endpoints, config };
-    let follower = tokio::spawn(stop.clone().run_until_cancelled_owned(follower.follow()));
-    ready();
-    let outcome = server.serve(routes, shutdown).await;
-    stop.cancel();
-    // Cancelled between two steps; a panic in it has been logged and changes no outcome.
-    let _ = follower.await;
-    outcome
+    ready: Box<dyn FnOnce() + Send>,
+) -> BoxFuture<'static, Result<(), IngressError>> {
+    Box::pin(async move {
+        let changed = Arc::new(Notify::new());
+        let caches = Caches::start(&api, &changed, &shutdown);
+        if shutdown.run_until_cancelled(caches.synced()).await.is_none() {
+            return Ok(());
+        }
+        let routes = Arc::new(Routes::default());
+        let mut endpoints = Endpoints::new();
+        let table = RouteTable::build(&caches.observe(), &mut endpoints, 0);
+        routes.replace(table);
+        tracing::info!(addrs = ?server.local_addrs(), "ingress serves");
+        // The server's end ends the rest, whether it was asked to or failed.
+        let stop = shutdown.child_token();
+        let follower = Follower { api, changed, caches, routes: routes.clone(), endpoints, config };
+        let follower = tokio::spawn(stop.clone().run_until_cancelled_owned(follower.follow()));
+        ready();
+        let outcome = server.serve(routes, shutdown).await;
+        stop.cancel();
+        // Cancelled between two steps; a panic in it has been logged and changes no outcome.
+        let _ = follower.await;
+        outcome
+    })
 }
 
 struct Caches {

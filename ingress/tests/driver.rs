@@ -56,7 +56,7 @@ async fn objects_become_routes_and_the_status_tells_the_address() {
     let server = Server::bind(&config).expect("a free port");
     let addr = server.local_addrs()[0];
     let (sender, ready) = tokio::sync::oneshot::channel();
-    let on_ready = move || sender.send(()).expect("the test waits");
+    let on_ready = Box::new(move || sender.send(()).expect("the test waits"));
     let task = tokio::spawn(run_on(server, api.clone(), config, shutdown.clone(), on_ready));
     ready.await.expect("becomes ready");
 

@@ -30,10 +30,10 @@ pub struct Context {
 
 impl Context {
     /// To be called when the part serves: those that need it may start then.
-    pub fn ready(&self) -> impl FnOnce() + Send + use<> {
+    pub fn ready(&self) -> Box<dyn FnOnce() + Send> {
         let (name, signals) = (self.name, self.signals.clone());
         // Nobody listens any more when the process already stops.
-        move || drop(signals.send(Signal::Ready(name)))
+        Box::new(move || drop(signals.send(Signal::Ready(name))))
     }
 }
 

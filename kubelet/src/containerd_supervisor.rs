@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -79,20 +80,23 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// Takes over the one that runs, or starts one; returns when it answers.
-    pub async fn start(config: Config) -> Result<Supervisor, SupervisorError> {
-        for dir in [&config.root, &config.state] {
-            std::fs::create_dir_all(dir)
-                .map_err(|source| io_error("make the folder", dir, source))?;
-        }
-        let running = match take_over(&config).await {
-            Some(running) => running,
-            None => launch(&config).await?,
-        };
-        let (set_ready, ready) = watch::channel(true);
-        let (set_pid, pid) = watch::channel(running.pid());
-        let config = Arc::new(config);
-        let watcher = tokio::spawn(keep_running(config.clone(), running, set_ready, set_pid));
-        Ok(Supervisor { config, ready, pid, watcher })
+    /// Boxed: see "Build time" in ARCHITECTURE.md.
+    pub fn start(config: Config) -> BoxFuture<'static, Result<Supervisor, SupervisorError>> {
+        Box::pin(async move {
+            for dir in [&config.root, &config.state] {
+                std::fs::create_dir_all(dir)
+                    .map_err(|source| io_error("make the folder", dir, source))?;
+            }
+            let running = match take_over(&config).await {
+                Some(running) => running,
+                None => launch(&config).await?,
+            };
+            let (set_ready, ready) = watch::channel(true);
+            let (set_pid, pid) = watch::channel(running.pid());
+            let config = Arc::new(config);
+            let watcher = tokio::spawn(keep_running(config.clone(), running, set_ready, set_pid));
+            Ok(Supervisor { config, ready, pid, watcher })
+        })
     }
 
     pub fn address(&self) -> PathBuf {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use skiff_client::event::Recorder;
 use skiff_client::{Api, Cache};
 use skiff_proto::model::{Pod, Service};
@@ -45,36 +46,39 @@ pub struct NodeServer {
 
 /// Runs until `shutdown`; containers stay as they are then, and are taken up again by the
 /// next run. `ready` is called once, when the node is registered and its pods are known.
-pub async fn run(
+/// Boxed: see "Build time" in ARCHITECTURE.md.
+pub fn run(
     api: Arc<dyn Api>,
     runtime: Arc<dyn Runtime>,
     network: Arc<dyn Network>,
     config: Config,
     node_server: Option<NodeServer>,
     shutdown: CancellationToken,
-    ready: impl FnOnce() + Send,
-) -> Result<(), KubeletError> {
-    config.validate()?;
-    make_folders(&config).await?;
-    // Before the first look, so that nothing between look and subscription is missed.
-    let events = runtime.events();
-    let machine = Machine::read(&config.root_dir);
-    let ctx = Arc::new(context(api, runtime, network, config, &machine, &shutdown));
-    let pods = Pods::new(ctx.clone());
+    ready: Box<dyn FnOnce() + Send>,
+) -> BoxFuture<'static, Result<(), KubeletError>> {
+    Box::pin(async move {
+        config.validate()?;
+        make_folders(&config).await?;
+        // Before the first look, so that nothing between look and subscription is missed.
+        let events = runtime.events();
+        let machine = Machine::read(&config.root_dir);
+        let ctx = Arc::new(context(api, runtime, network, config, &machine, &shutdown));
+        let pods = Pods::new(ctx.clone());
 
-    let mut tasks = tokio::task::JoinSet::new();
-    let follow = pods.clone();
-    tasks.spawn(async move { follow.follow(events).await });
-    if let Some(server) = node_server {
-        tasks.spawn(server::serve(ctx.clone(), server, shutdown.clone()));
-    }
-    let started = start(&ctx, pods, machine, &mut tasks);
-    if shutdown.run_until_cancelled(started).await.is_some() {
-        ready();
-        shutdown.cancelled().await;
-    }
-    tasks.shutdown().await;
-    Ok(())
+        let mut tasks = tokio::task::JoinSet::new();
+        let follow = pods.clone();
+        tasks.spawn(async move { follow.follow(events).await });
+        if let Some(server) = node_server {
+            tasks.spawn(server::serve(ctx.clone(), server, shutdown.clone()));
+        }
+        let started = start(&ctx, pods, machine, &mut tasks);
+        if shutdown.run_until_cancelled(started).await.is_some() {
+            ready();
+            shutdown.cancelled().await;
+        }
+        tasks.shutdown().await;
+        Ok(())
+    })
 }
 
 async fn start(
@@ -136,11 +140,14 @@ async fn make_folders(config: &Config) -> Result<(), KubeletError> {
 
 /// Ends and removes every pod of ours: sandboxes, containers, networks, mounts, folders, logs,
 /// cgroups. What cannot be removed is gathered and named.
-pub async fn remove_everything(
+/// Boxed: see "Build time" in ARCHITECTURE.md.
+pub fn remove_everything(
     runtime: Arc<dyn Runtime>,
     network: Arc<dyn Network>,
     config: &Config,
-) -> Result<(), KubeletError> {
-    let left = orphans::remove_all(&*runtime, &*network, config).await;
-    if left.is_empty() { Ok(()) } else { Err(KubeletError::LeftBehind(left)) }
+) -> BoxFuture<'_, Result<(), KubeletError>> {
+    Box::pin(async move {
+        let left = orphans::remove_all(&*runtime, &*network, config).await;
+        if left.is_empty() { Ok(()) } else { Err(KubeletError::LeftBehind(left)) }
+    })
 }

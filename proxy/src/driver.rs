@@ -7,6 +7,7 @@ use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use skiff_client::{Api, Cache};
 use skiff_kit::backoff::Backoff;
 use skiff_proto::model::{EndpointSlice, Service};
@@ -44,59 +45,62 @@ const RETRY_LAST: Duration = Duration::from_secs(30);
 
 /// Runs the proxy until `shutdown`, calling `ready` once the first transaction is in. The rules stay when it ends:
 /// traffic goes on while the process restarts.
-pub async fn run(
+/// Boxed: see "Build time" in ARCHITECTURE.md.
+pub fn run(
     api: Arc<dyn Api>,
     config: Config,
     shutdown: CancellationToken,
-    ready: impl FnOnce() + Send,
-) -> Result<(), ProxyError> {
-    let settings = config.settings()?;
-    tracing::info!(node = config.node_name, address = %config.node_ip, mode = %config.mode, "service proxy starts");
-    host::prepare(&settings);
-    let mut watchdog = Watchdog::open()?;
-    let changes = Arc::new(Pending::default());
-    let _caches = match follow(api, &changes, &shutdown).await {
-        Some(caches) => caches,
-        None => return Ok(()),
-    };
-    let mut writer = Some(Writer::new(&config, settings));
-    let mut pace = Pace::default();
-    let mut ready = Some(ready);
-    pace.due = Some(Instant::now());
-    loop {
-        let job = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return Ok(()),
-            () = watchdog.disturbed() => Job::Verify,
-            () = until(pace.due) => Job::Write,
-            () = changes.wake.notified(), if pace.due.is_none() => {
-                pace.change();
-                continue;
-            }
+    ready: Box<dyn FnOnce() + Send>,
+) -> BoxFuture<'static, Result<(), ProxyError>> {
+    Box::pin(async move {
+        let settings = config.settings()?;
+        tracing::info!(node = config.node_name, address = %config.node_ip, mode = %config.mode, "service proxy starts");
+        host::prepare(&settings);
+        let mut watchdog = Watchdog::open()?;
+        let changes = Arc::new(Pending::default());
+        let _caches = match follow(api, &changes, &shutdown).await {
+            Some(caches) => caches,
+            None => return Ok(()),
         };
-        if job == Job::Verify {
-            sleep(SETTLE).await;
-        }
-        let Some(mut at_work) = writer.take() else { return Ok(()) };
-        let changes = changes.clone();
-        let began = Instant::now();
-        let (done, back) = tokio::task::spawn_blocking(move || {
-            let done = match job {
-                Job::Verify => at_work.verify(),
-                Job::Write => at_work.write(&changes),
+        let mut writer = Some(Writer::new(&config, settings));
+        let mut pace = Pace::default();
+        let mut ready = Some(ready);
+        pace.due = Some(Instant::now());
+        loop {
+            let job = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                () = watchdog.disturbed() => Job::Verify,
+                () = until(pace.due) => Job::Write,
+                () = changes.wake.notified(), if pace.due.is_none() => {
+                    pace.change();
+                    continue;
+                }
             };
-            (done, at_work)
-        })
-        .await?;
-        writer = Some(back);
-        pace.after(job, &done, began.elapsed());
-        if job == Job::Write
-            && done.is_ok()
-            && let Some(ready) = ready.take()
-        {
-            ready();
+            if job == Job::Verify {
+                sleep(SETTLE).await;
+            }
+            let Some(mut at_work) = writer.take() else { return Ok(()) };
+            let changes = changes.clone();
+            let began = Instant::now();
+            let (done, back) = tokio::task::spawn_blocking(move || {
+                let done = match job {
+                    Job::Verify => at_work.verify(),
+                    Job::Write => at_work.write(&changes),
+                };
+                (done, at_work)
+            })
+            .await?;
+            writer = Some(back);
+            pace.after(job, &done, began.elapsed());
+            if job == Job::Write
+                && done.is_ok()
+                && let Some(ready) = ready.take()
+            {
+                ready();
+            }
         }
-    }
+    })
 }
 
 /// Removes every chain and rule of ours from the calling thread's network namespace. Says whether there were any.

@@ -21,7 +21,7 @@ async fn start(api: Arc<FakeApi>) -> Running {
     let (to, token) = (api.clone(), shutdown.clone());
     let task = tokio::spawn(async move {
         let ready = move || sender.send(()).expect("the test waits");
-        run(to, Config::default(), token, ready).await
+        run(to, Config::default(), token, Box::new(ready)).await
     });
     ready.await.expect("becomes ready");
     Running { api, shutdown, task }
@@ -160,7 +160,8 @@ async fn many_pods_fill_the_nodes_exactly() {
 async fn a_broken_configuration_is_told_before_anything_starts() {
     let config = Config { max_binds_in_flight: 0, ..Config::default() };
     let api = FakeApi::new();
-    let error = run(api, config, CancellationToken::new(), || panic!("never ready")).await;
+    let error =
+        run(api, config, CancellationToken::new(), Box::new(|| panic!("never ready"))).await;
     let error = error.expect_err("refused").to_string();
     assert_eq!(
         error,

@@ -155,7 +155,7 @@ impl Config {
 
     /// How long the others trust a leader they do not hear. While they do, they elect none.
     pub fn leader_lease_ms(&self) -> u64 {
-        self.election_timeout_ms * 9 / 20
+        self.election_timeout_ms * 7 / 20
     }
 
     /// The shortest time a member then waits before it stands for election; the longest is

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use skiff_store::kv::*;
 use skiff_store::{OpenError, Store};
 use support::*;
@@ -30,6 +32,21 @@ async fn what_was_written_is_read_and_survives_a_restart() {
     assert_eq!(delete(&store, "a").await, 5);
     assert_eq!(value(&store, "a").await, None);
     store.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_just_ending_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path()).await;
+    assert_eq!(put(&first, "a", "1").await, 2);
+    let second = tokio::spawn(Store::open(config(dir.path())));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!second.is_finished(), "the folder is locked");
+    first.shutdown().await;
+    drop(first);
+    let second = second.await.unwrap().expect("the folder is free");
+    assert_eq!(value(&second, "a").await.as_deref(), Some("1"));
+    second.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

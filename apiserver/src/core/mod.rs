@@ -25,6 +25,7 @@ pub mod update;
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use skiff_client::Api;
 use skiff_proto::status::reason;
 use skiff_proto::{Resource, Status};
@@ -61,26 +62,33 @@ pub enum CoreError {
 
 impl Core {
     /// Starts the watch of the store and makes the objects that every cluster has.
-    pub async fn new(kv: Arc<dyn Kv>, config: Config) -> Result<Arc<Self>, CoreError> {
-        config.validate().map_err(CoreError::Config)?;
-        let hub = Hub::start(kv.clone(), config.limits, config.shutdown.clone()).await?;
-        let addresses = Addresses::new(&config).map_err(|fault| CoreError::Config(vec![fault]))?;
-        let core = Arc::new(Self {
-            event_lease: EventLease::default(),
-            nodes: node::Nodes::new(config.node_client.clone()),
-            kv,
-            hub,
-            addresses,
-            config,
-        });
-        crate::storage::compactor::start(
-            core.kv.clone(),
-            core.hub.follow(),
-            core.config.compaction_interval,
-            core.config.shutdown.clone(),
-        );
-        bootstrap::run(&core).await.map_err(CoreError::Bootstrap)?;
-        Ok(core)
+    /// Boxed: see "Build time" in ARCHITECTURE.md.
+    pub fn new(
+        kv: Arc<dyn Kv>,
+        config: Config,
+    ) -> BoxFuture<'static, Result<Arc<Self>, CoreError>> {
+        Box::pin(async move {
+            config.validate().map_err(CoreError::Config)?;
+            let hub = Hub::start(kv.clone(), config.limits, config.shutdown.clone()).await?;
+            let addresses =
+                Addresses::new(&config).map_err(|fault| CoreError::Config(vec![fault]))?;
+            let core = Arc::new(Self {
+                event_lease: EventLease::default(),
+                nodes: node::Nodes::new(config.node_client.clone()),
+                kv,
+                hub,
+                addresses,
+                config,
+            });
+            crate::storage::compactor::start(
+                core.kv.clone(),
+                core.hub.follow(),
+                core.config.compaction_interval,
+                core.config.shutdown.clone(),
+            );
+            bootstrap::run(&core).await.map_err(CoreError::Bootstrap)?;
+            Ok(core)
+        })
     }
 
     /// The API as this user may use it.

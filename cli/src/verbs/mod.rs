@@ -18,6 +18,7 @@ pub mod wait;
 use std::sync::Arc;
 
 use clap::Args;
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use skiff_client::{ListOptions, ResourceInfo, Target};
 use skiff_proto::{FieldSelector, Object, Selector};
@@ -27,29 +28,32 @@ use crate::resources::Asked;
 use crate::{Global, Verb};
 
 /// Runs a verb; the result is the process's exit code.
-pub async fn run(global: Global, verb: Verb) -> anyhow::Result<i32> {
-    if let Verb::Version(version) = verb {
-        return version.run(&global).await;
-    }
-    let session = connect(&global).await?;
-    match verb {
-        Verb::Get(verb) => verb.run(&session).await,
-        Verb::Describe(verb) => verb.run(&session).await,
-        Verb::Apply(verb) => verb.run(&session, global.namespace.as_deref()).await,
-        Verb::Create(verb) => verb.run(&session, global.namespace.as_deref()).await,
-        Verb::Delete(verb) => verb.run(&session, global.namespace.as_deref()).await,
-        Verb::Logs(verb) => verb.run(&session).await,
-        Verb::Exec(verb) => verb.run(&session).await,
-        Verb::Scale(verb) => verb.run(&session).await,
-        Verb::Rollout(verb) => verb.run(&session).await,
-        Verb::Set(verb) => verb.run(&session).await,
-        Verb::Patch(verb) => verb.run(&session).await,
-        Verb::Label(verb) => verb.run(&session).await,
-        Verb::Annotate(verb) => verb.run(&session).await,
-        Verb::Wait(verb) => verb.run(&session).await,
-        Verb::ApiResources(verb) => verb.run(&session),
-        Verb::Version(_) => Ok(0),
-    }
+/// Boxed: see "Build time" in ARCHITECTURE.md.
+pub fn run(global: Global, verb: Verb) -> BoxFuture<'static, anyhow::Result<i32>> {
+    Box::pin(async move {
+        if let Verb::Version(version) = verb {
+            return version.run(&global).await;
+        }
+        let session = connect(&global).await?;
+        match verb {
+            Verb::Get(verb) => verb.run(&session).await,
+            Verb::Describe(verb) => verb.run(&session).await,
+            Verb::Apply(verb) => verb.run(&session, global.namespace.as_deref()).await,
+            Verb::Create(verb) => verb.run(&session, global.namespace.as_deref()).await,
+            Verb::Delete(verb) => verb.run(&session, global.namespace.as_deref()).await,
+            Verb::Logs(verb) => verb.run(&session).await,
+            Verb::Exec(verb) => verb.run(&session).await,
+            Verb::Scale(verb) => verb.run(&session).await,
+            Verb::Rollout(verb) => verb.run(&session).await,
+            Verb::Set(verb) => verb.run(&session).await,
+            Verb::Patch(verb) => verb.run(&session).await,
+            Verb::Label(verb) => verb.run(&session).await,
+            Verb::Annotate(verb) => verb.run(&session).await,
+            Verb::Wait(verb) => verb.run(&session).await,
+            Verb::ApiResources(verb) => verb.run(&session),
+            Verb::Version(_) => Ok(0),
+        }
+    })
 }
 
 /// Which objects of a kind are meant.

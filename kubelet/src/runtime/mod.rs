@@ -38,6 +38,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use containerd_client::services::v1 as api;
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use self::connection::Connection;
@@ -81,7 +82,7 @@ impl Config {
             runtime_binary: None,
             log_max_bytes: 10 << 20,
             log_max_files: 5,
-            starts_at_once: cores * 2,
+            starts_at_once: (cores * 3).div_ceil(2),
         }
     }
 }
@@ -130,43 +131,46 @@ struct Core {
 
 impl Containerd {
     /// Connects, writes the embedded programs out, and follows the events from here on.
-    pub async fn connect(config: Config) -> Result<Containerd, RuntimeError> {
-        let connection = Connection::new(&config.address, &config.namespace)?;
-        let answer = connection.version().version(connection.request(())).await;
-        answer.map_err(|status| RuntimeError::Unavailable {
-            address: config.address.display().to_string(),
-            why: status.message().to_owned(),
-        })?;
-        let snapshotter = match &config.snapshotter {
-            Some(name) => name.clone(),
-            None => working_snapshotter(&connection).await?,
-        };
-        let io = |operation: &str| {
-            let operation = operation.to_owned();
-            move |e: std::io::Error| RuntimeError::Failed { operation, why: e.to_string() }
-        };
-        let programs = embedded::Programs::write(&config.data_dir.join("runtime"))
-            .map_err(io("write the embedded programs to the data folder"))?;
-        let containers_dir = config.state_dir.join("containers");
-        std::fs::create_dir_all(&containers_dir).map_err(io("make the state folder"))?;
-        let core = Arc::new(Core {
-            images: Arc::new(images::Images::new(connection.clone(), &snapshotter)),
-            host: host::look().map_err(io("read this process's limits in /proc"))?,
-            boot_id: host::boot_id().map_err(io("read the boot id in /proc"))?,
-            starts: crate::turns::Turns::new(config.starts_at_once),
-            locks: keyed::Keyed::default(),
-            pods: Mutex::default(),
-            created: Mutex::default(),
-            accounts: Mutex::default(),
-            connected: std::time::SystemTime::now(),
-            subscribers: events::Subscribers::default(),
-            connection,
-            snapshotter,
-            programs,
-            config,
-        });
-        let follower = Arc::new(events::Follower::start(core.clone()));
-        Ok(Containerd { core, _events: follower })
+    /// Boxed: see "Build time" in ARCHITECTURE.md.
+    pub fn connect(config: Config) -> BoxFuture<'static, Result<Containerd, RuntimeError>> {
+        Box::pin(async move {
+            let connection = Connection::new(&config.address, &config.namespace)?;
+            let answer = connection.version().version(connection.request(())).await;
+            answer.map_err(|status| RuntimeError::Unavailable {
+                address: config.address.display().to_string(),
+                why: status.message().to_owned(),
+            })?;
+            let snapshotter = match &config.snapshotter {
+                Some(name) => name.clone(),
+                None => working_snapshotter(&connection).await?,
+            };
+            let io = |operation: &str| {
+                let operation = operation.to_owned();
+                move |e: std::io::Error| RuntimeError::Failed { operation, why: e.to_string() }
+            };
+            let programs = embedded::Programs::write(&config.data_dir.join("runtime"))
+                .map_err(io("write the embedded programs to the data folder"))?;
+            let containers_dir = config.state_dir.join("containers");
+            std::fs::create_dir_all(&containers_dir).map_err(io("make the state folder"))?;
+            let core = Arc::new(Core {
+                images: Arc::new(images::Images::new(connection.clone(), &snapshotter)),
+                host: host::look().map_err(io("read this process's limits in /proc"))?,
+                boot_id: host::boot_id().map_err(io("read the boot id in /proc"))?,
+                starts: crate::turns::Turns::new(config.starts_at_once),
+                locks: keyed::Keyed::default(),
+                pods: Mutex::default(),
+                created: Mutex::default(),
+                accounts: Mutex::default(),
+                connected: std::time::SystemTime::now(),
+                subscribers: events::Subscribers::default(),
+                connection,
+                snapshotter,
+                programs,
+                config,
+            });
+            let follower = Arc::new(events::Follower::start(core.clone()));
+            Ok(Containerd { core, _events: follower })
+        })
     }
 }
 

@@ -69,7 +69,7 @@ impl Node {
             (self.api.clone(), self.runtime.clone(), self.network.clone());
         let (config, shutdown) = (self.config.clone(), token.clone());
         let task = tokio::spawn(async move {
-            let ready = move || ready.send(()).expect("somebody waits");
+            let ready = Box::new(move || ready.send(()).expect("somebody waits"));
             skiff_kubelet::run(api, runtime, network, config, server, shutdown, ready)
                 .await
                 .expect("the kubelet runs");

@@ -185,9 +185,10 @@ impl Lab {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let config = Config::new("10.42.0.0/16", "192.0.2.1".parse().unwrap(), "n1");
-            runtime.block_on(skiff_proxy::run(api, config, stop, move || {
+            let ready = Box::new(move || {
                 let _ = sender.send(());
-            }))
+            });
+            runtime.block_on(skiff_proxy::run(api, config, stop, ready))
         });
         (Running { shutdown, thread: Some(thread) }, receiver)
     }

@@ -10,6 +10,7 @@ mod execute;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use skiff_client::event::Recorder;
 use skiff_client::{Api, Cache};
 use skiff_proto::{Labels, resource};
@@ -58,36 +59,42 @@ impl Shared {
 }
 
 /// Runs until `shutdown`; `ready` is called once the first lists are in.
-pub async fn run(
+/// Boxed: see "Build time" in ARCHITECTURE.md.
+pub fn run(
     api: Arc<dyn Api>,
     config: Config,
     shutdown: CancellationToken,
-    ready: impl FnOnce() + Send,
-) -> Result<(), SchedulerError> {
-    config.validate().map_err(SchedulerError::Config)?;
-    let scheduler = Scheduler::new(&config.scheduler_name, plugins::default_profile(), config.seed);
-    let shared = Arc::new(Shared {
-        scheduler: Mutex::new(scheduler),
-        changed: Notify::new(),
-        begin: Instant::now(),
-    });
-    // The caches must outlive the loop: they are what feeds the scheduler.
-    let (nodes, pods, namespaces) = watch(&api, &shared, &shutdown);
-    let synced = async { tokio::join!(nodes.synced(), pods.synced(), namespaces.synced()) };
-    if shutdown.run_until_cancelled(synced).await.is_none() {
-        return Ok(());
-    }
-    tracing::info!(nodes = nodes.len(), pods = pods.len(), "scheduler has its first lists");
-    ready();
-    let recorder = Recorder::new(api.clone(), &config.scheduler_name, "");
-    let mut tasks = JoinSet::new();
-    let loop_ = schedule(api, &shared, recorder, config.max_binds_in_flight, &mut tasks);
-    shutdown.run_until_cancelled(loop_).await;
-    let drained = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(DRAIN, drained).await.is_err() {
-        tracing::warn!("bindings still under way at shutdown; the next start sees their outcome");
-    }
-    Ok(())
+    ready: Box<dyn FnOnce() + Send>,
+) -> BoxFuture<'static, Result<(), SchedulerError>> {
+    Box::pin(async move {
+        config.validate().map_err(SchedulerError::Config)?;
+        let scheduler =
+            Scheduler::new(&config.scheduler_name, plugins::default_profile(), config.seed);
+        let shared = Arc::new(Shared {
+            scheduler: Mutex::new(scheduler),
+            changed: Notify::new(),
+            begin: Instant::now(),
+        });
+        // The caches must outlive the loop: they are what feeds the scheduler.
+        let (nodes, pods, namespaces) = watch(&api, &shared, &shutdown);
+        let synced = async { tokio::join!(nodes.synced(), pods.synced(), namespaces.synced()) };
+        if shutdown.run_until_cancelled(synced).await.is_none() {
+            return Ok(());
+        }
+        tracing::info!(nodes = nodes.len(), pods = pods.len(), "scheduler has its first lists");
+        ready();
+        let recorder = Recorder::new(api.clone(), &config.scheduler_name, "");
+        let mut tasks = JoinSet::new();
+        let loop_ = schedule(api, &shared, recorder, config.max_binds_in_flight, &mut tasks);
+        shutdown.run_until_cancelled(loop_).await;
+        let drained = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+            tracing::warn!(
+                "bindings still under way at shutdown; the next start sees their outcome"
+            );
+        }
+        Ok(())
+    })
 }
 
 type Caches = (Arc<Cache<NodeInfo>>, Arc<Cache<PodInfo>>, Arc<Cache<Labels>>);

@@ -10,14 +10,19 @@
 
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::OpenError;
 use crate::config::Config;
 use crate::wal::disk::{Disk, Lock, Stream, create_anew};
 
 const FORMAT: u32 = 1;
+/// The kernel needs a moment to end a process that is just syncing a file.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -41,6 +46,19 @@ pub(super) fn lock(disk: &dyn Disk, data_dir: &Path) -> Result<Lock, OpenError> 
         io::ErrorKind::WouldBlock => OpenError::Locked { path },
         _ => io_error("lock", &path)(error),
     })
+}
+
+/// As `lock`, but a process that was killed a moment ago may still hold it.
+pub(super) async fn wait_for_lock(disk: &dyn Disk, data_dir: &Path) -> Result<Lock, OpenError> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match lock(disk, data_dir) {
+            Err(OpenError::Locked { .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(LOCK_RETRY).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Reads who this is, or decides it at the first start.

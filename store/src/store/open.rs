@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use futures_util::future::BoxFuture;
 use openraft::Raft;
 use openraft::async_runtime::watch::WatchReceiver as _;
 
@@ -37,109 +38,120 @@ impl Store {
     }
 
     /// On a machine of the caller's choice.
-    pub async fn open_on(config: Config, ports: Ports) -> Result<Arc<Self>, OpenError> {
-        config.validate()?;
-        let dir = config.data_dir.clone();
-        let disk = ports.disk.clone();
-        disk.create_folder(&dir.join("log")).map_err(io_error("create", &dir))?;
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            // Otherwise a power cut could take the whole new folder along.
-            disk.sync_folder(parent).map_err(io_error("sync", parent))?;
-        }
-        let lock = identity::lock(&*disk, &dir)?;
-        removal::check(&*disk, &dir)?;
-        let transport = ports.transport(&config);
-        let config = join::discover(config, &*disk, &*transport).await?;
-        let identity = identity::load(&*disk, &config)?;
-        let sole_voter = SoleVoter::new(identity.member_id);
-        // Reading the log and the engine blocks; other parts of the process start meanwhile.
-        let blocking = {
-            let (config, ports, cluster_id) = (config.clone(), ports.clone(), identity.cluster_id);
-            move || open_storage(&config, &ports, cluster_id)
-        };
-        let opened = ports.background.run("open", blocking).await;
-        let (wal, core, engine_thread) =
-            opened.map_err(|error| OpenError::Raft(error.to_string()))??;
-        let log = LogStore::new(wal.clone(), sole_voter.clone());
-        let (cluster_id, id) = (identity.cluster_id, identity.member_id);
-        let network = Network::new(transport, cluster_id, id);
-        let raft = start_raft(&config, network.clone(), &log, &sole_voter, core.clone()).await?;
-        let (reads, waiting) = Reads::new();
-        let inner = Arc::new(Inner {
-            config,
-            identity,
-            core,
-            raft,
-            wal,
-            disk,
-            sole_voter,
-            network,
-            leadership: Leadership::new(),
-            reads,
-            removed: Default::default(),
-            lease_clock: Mutex::default(),
-            lease_term: Default::default(),
-            started: tokio::time::Instant::now(),
-            changing: tokio::sync::Mutex::default(),
-        });
-        bootstrap(&inner).await?;
-        leadership::refresh(&inner);
-        let (proposer, pending) = Proposer::new();
-        let batcher = tokio::spawn(batch::run(inner.clone(), pending));
-        let tasks = vec![
-            tokio::spawn(lease::run(inner.clone())),
-            tokio::spawn(removal::run(inner.clone())),
-            tokio::spawn(snapshotter::run(inner.clone())),
-            tokio::spawn(space::run(inner.clone())),
-            tokio::spawn(leadership::run(inner.clone())),
-            tokio::spawn(reads::run(inner.clone(), waiting)),
-            tokio::spawn(members::publish(inner.clone())),
-            tokio::spawn(members::promote_ready(inner.clone())),
-            tokio::spawn(follow_ticks(inner.clone())),
-        ];
-        Ok(Arc::new(Store {
-            inner,
-            proposer: Mutex::new(Some(proposer)),
-            tasks: Mutex::new(tasks),
-            batcher: Mutex::new(Some(batcher)),
-            engine_thread: Mutex::new(engine_thread),
-            _lock: lock,
-        }))
+    /// Boxed: see "Build time" in ARCHITECTURE.md.
+    pub fn open_on(
+        config: Config,
+        ports: Ports,
+    ) -> BoxFuture<'static, Result<Arc<Self>, OpenError>> {
+        Box::pin(async move {
+            config.validate()?;
+            let dir = config.data_dir.clone();
+            let disk = ports.disk.clone();
+            disk.create_folder(&dir.join("log")).map_err(io_error("create", &dir))?;
+            if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                // Otherwise a power cut could take the whole new folder along.
+                disk.sync_folder(parent).map_err(io_error("sync", parent))?;
+            }
+            let lock = identity::wait_for_lock(&*disk, &dir).await?;
+            removal::check(&*disk, &dir)?;
+            let transport = ports.transport(&config);
+            let config = join::discover(config, &*disk, &*transport).await?;
+            let identity = identity::load(&*disk, &config)?;
+            let sole_voter = SoleVoter::new(identity.member_id);
+            // Reading the log and the engine blocks; other parts of the process start meanwhile.
+            let blocking = {
+                let (config, ports, cluster_id) =
+                    (config.clone(), ports.clone(), identity.cluster_id);
+                move || open_storage(&config, &ports, cluster_id)
+            };
+            let opened = ports.background.run("open", blocking).await;
+            let (wal, core, engine_thread) =
+                opened.map_err(|error| OpenError::Raft(error.to_string()))??;
+            let log = LogStore::new(wal.clone(), sole_voter.clone());
+            let (cluster_id, id) = (identity.cluster_id, identity.member_id);
+            let network = Network::new(transport, cluster_id, id);
+            let raft =
+                start_raft(&config, network.clone(), &log, &sole_voter, core.clone()).await?;
+            let (reads, waiting) = Reads::new();
+            let inner = Arc::new(Inner {
+                config,
+                identity,
+                core,
+                raft,
+                wal,
+                disk,
+                sole_voter,
+                network,
+                leadership: Leadership::new(),
+                reads,
+                removed: Default::default(),
+                lease_clock: Mutex::default(),
+                lease_term: Default::default(),
+                started: tokio::time::Instant::now(),
+                changing: tokio::sync::Mutex::default(),
+            });
+            bootstrap(&inner).await?;
+            leadership::refresh(&inner);
+            let (proposer, pending) = Proposer::new();
+            let batcher = tokio::spawn(batch::run(inner.clone(), pending));
+            let tasks = vec![
+                tokio::spawn(lease::run(inner.clone())),
+                tokio::spawn(removal::run(inner.clone())),
+                tokio::spawn(snapshotter::run(inner.clone())),
+                tokio::spawn(space::run(inner.clone())),
+                tokio::spawn(leadership::run(inner.clone())),
+                tokio::spawn(reads::run(inner.clone(), waiting)),
+                tokio::spawn(members::publish(inner.clone())),
+                tokio::spawn(members::promote_ready(inner.clone())),
+                tokio::spawn(follow_ticks(inner.clone())),
+            ];
+            Ok(Arc::new(Store {
+                inner,
+                proposer: Mutex::new(Some(proposer)),
+                tasks: Mutex::new(tasks),
+                batcher: Mutex::new(Some(batcher)),
+                engine_thread: Mutex::new(engine_thread),
+                _lock: lock,
+            }))
+        })
     }
 
     /// Finishes what has been accepted, then stops. Nothing is lost if this is not called;
     /// the next start just replays more. The folder can be opened again when the last handle
     /// to this store is dropped.
-    pub async fn shutdown(&self) {
-        self.take_proposer();
-        let tasks: Vec<_> = lock(&self.tasks).drain(..).collect();
-        for task in tasks {
-            task.abort();
-            // Aborted on purpose.
-            let _ = task.await;
-        }
-        let batcher = lock(&self.batcher).take();
-        if let Some(batcher) = batcher {
-            let _ = batcher.await;
-        }
-        if let Err(error) = self.inner.raft.shutdown().await {
-            tracing::warn!(%error, "Raft did not stop cleanly");
-        }
-        self.inner.core.queue.close().await;
-        let engine_thread = lock(&self.engine_thread).take();
-        let (wal, core) = (self.inner.wal.clone(), self.inner.core.clone());
-        let engine = self.inner.config.data_dir.join("engine");
-        let joined = self.inner.core.background.run("close", move || {
-            wal.close();
-            // A second call finds it gone, and the folder may be another's by then.
-            let Some(thread) = engine_thread else { return true };
-            let ended = thread.join().is_ok();
-            core.close_engine(&engine);
-            ended
-        });
-        if !joined.await.unwrap_or(false) {
-            tracing::error!("a thread of the store panicked");
-        }
+    /// Boxed: see "Build time" in ARCHITECTURE.md.
+    pub fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.take_proposer();
+            let tasks: Vec<_> = lock(&self.tasks).drain(..).collect();
+            for task in tasks {
+                task.abort();
+                // Aborted on purpose.
+                let _ = task.await;
+            }
+            let batcher = lock(&self.batcher).take();
+            if let Some(batcher) = batcher {
+                let _ = batcher.await;
+            }
+            if let Err(error) = self.inner.raft.shutdown().await {
+                tracing::warn!(%error, "Raft did not stop cleanly");
+            }
+            self.inner.core.queue.close().await;
+            let engine_thread = lock(&self.engine_thread).take();
+            let (wal, core) = (self.inner.wal.clone(), self.inner.core.clone());
+            let engine = self.inner.config.data_dir.join("engine");
+            let joined = self.inner.core.background.run("close", move || {
+                wal.close();
+                // A second call finds it gone, and the folder may be another's by then.
+                let Some(thread) = engine_thread else { return true };
+                let ended = thread.join().is_ok();
+                core.close_engine(&engine);
+                ended
+            });
+            if !joined.await.unwrap_or(false) {
+                tracing::error!("a thread of the store panicked");
+            }
+        })
     }
 
     fn take_proposer(&self) {

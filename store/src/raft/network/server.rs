@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use skiff_proto::grpc::raft::raft_server::{Raft, RaftServer};
 use skiff_proto::grpc::raft::{Message, SnapshotChunk};
 use tokio::net::TcpListener;
@@ -91,29 +92,32 @@ pub struct PeersError(#[from] tonic::transport::Error);
 
 /// Serves other members until `shutdown`. With TLS, who connects must show a certificate of
 /// the peers' CA; without it the listener must be on loopback.
-pub async fn serve_peers(
+/// Boxed: see "Build time" in ARCHITECTURE.md.
+pub fn serve_peers(
     store: &Store,
     listener: TcpListener,
     tls: Option<PeerTls>,
     shutdown: CancellationToken,
-) -> Result<(), PeersError> {
-    let mut server = Server::builder();
-    if let Some(tls) = tls {
-        let config = ServerTlsConfig::new()
-            .identity(Identity::from_pem(&tls.cert_pem, &tls.key_pem))
-            .client_ca_root(Certificate::from_pem(&tls.ca_pem));
-        server = server.tls_config(config)?;
-    }
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let served = server
-        .add_service(store.peer_service())
-        .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
-    let drained = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    tokio::select! {
-        served = served => Ok(served?),
-        () = drained => Ok(()),
-    }
+) -> BoxFuture<'_, Result<(), PeersError>> {
+    Box::pin(async move {
+        let mut server = Server::builder();
+        if let Some(tls) = tls {
+            let config = ServerTlsConfig::new()
+                .identity(Identity::from_pem(&tls.cert_pem, &tls.key_pem))
+                .client_ca_root(Certificate::from_pem(&tls.ca_pem));
+            server = server.tls_config(config)?;
+        }
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let served = server
+            .add_service(store.peer_service())
+            .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+        let drained = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(DRAIN).await;
+        };
+        tokio::select! {
+            served = served => Ok(served?),
+            () = drained => Ok(()),
+        }
+    })
 }
