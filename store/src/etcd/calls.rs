@@ -3,7 +3,8 @@
 //! A task of its own for each call would mean a wake-up, often on another core, for every
 //! request and another for its answer. Here a call that needs to wait for nothing is done
 //! when it has been read, and what a log entry answers to many calls of one connection goes
-//! out with one write. What takes long must not run here: it would hold the others up.
+//! out with one write (`skiff_kit::cork`). What takes long must not run here: it would hold
+//! the others up.
 //!
 //! ```text
 //! read frames -> call begins: done at once, or put among the running ones
@@ -39,32 +40,21 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Beginner {
     }
 }
 
-/// The calls of one connection.
-#[derive(Default)]
-pub struct Calls {
+/// A connection and its calls.
+pub struct WithCalls<C> {
+    connection: Pin<Box<C>>,
     beginner: Beginner,
     running: FuturesUnordered<Call>,
 }
 
-impl Calls {
-    pub fn beginner(&self) -> Beginner {
-        self.beginner.clone()
+impl<C> WithCalls<C> {
+    /// Of a connection that was made with the beginner.
+    pub fn new(connection: C, beginner: Beginner) -> Self {
+        Self { connection: Box::pin(connection), beginner, running: FuturesUnordered::new() }
     }
 
-    /// Drives a connection that was made with the beginner, and its calls.
-    pub async fn drive<C: Future>(&mut self, mut connection: Pin<&mut C>) -> C::Output {
-        std::future::poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                    return Poll::Ready(ended);
-                }
-                // The connection writes what they have answered.
-                if !self.advance(cx) {
-                    return Poll::Pending;
-                }
-            }
-        })
-        .await
+    pub fn connection(&mut self) -> Pin<&mut C> {
+        self.connection.as_mut()
     }
 
     /// Whether any of them is done.
@@ -77,5 +67,21 @@ impl Calls {
             any = true;
         }
         any
+    }
+}
+
+impl<C: Future> Future for WithCalls<C> {
+    type Output = C::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
+        loop {
+            if let Poll::Ready(ended) = self.connection.as_mut().poll(cx) {
+                return Poll::Ready(ended);
+            }
+            // The connection writes what they have answered.
+            if !self.advance(cx) {
+                return Poll::Pending;
+            }
+        }
     }
 }

@@ -5,9 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use skiff_kit::cork::cork;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -17,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Face;
 use super::authority::Mended;
-use super::calls::Calls;
+use super::calls::{Beginner, WithCalls};
 use super::services::Services;
 use crate::store::Store;
 
@@ -44,49 +46,52 @@ pub enum ServeError {
 /// Serves etcd's clients until `shutdown`, then lets running calls finish for a moment;
 /// streams end at once. Whom `tls` lets in may do everything; without it anybody may who
 /// can connect, so the listener must be on loopback.
-pub async fn serve(
+/// Boxed: see "Build time" in ARCHITECTURE.md.
+pub fn serve(
     store: Arc<Store>,
     listener: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
     shutdown: CancellationToken,
-) -> Result<(), ServeError> {
-    let address = listener.local_addr()?;
-    let server = Server {
-        services: Arc::new(Services::new(Face { store, shutdown: shutdown.clone() })),
-        acceptor: tls.map(TlsAcceptor::from),
-        shutdown: shutdown.clone(),
-        cut: CancellationToken::new(),
-    };
-    let connections = TaskTracker::new();
-    let limit = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    tracing::info!(%address, "the etcd API is served");
-    loop {
-        let accepted = tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = accept(&listener, &limit) => accepted,
+) -> BoxFuture<'static, Result<(), ServeError>> {
+    Box::pin(async move {
+        let address = listener.local_addr()?;
+        let server = Server {
+            services: Arc::new(Services::new(Face { store, shutdown: shutdown.clone() })),
+            acceptor: tls.map(TlsAcceptor::from),
+            shutdown: shutdown.clone(),
+            cut: CancellationToken::new(),
         };
-        match accepted {
-            Ok((stream, permit)) => {
-                let server = server.clone();
-                connections.spawn(async move {
-                    if let Err(error) = server.connection(stream).await {
-                        tracing::debug!(error, "a client's connection ended");
-                    }
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%address, %error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+        let connections = TaskTracker::new();
+        let limit = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        tracing::info!(%address, "the etcd API is served");
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = accept(&listener, &limit) => accepted,
+            };
+            match accepted {
+                Ok((stream, permit)) => {
+                    let server = server.clone();
+                    connections.spawn(async move {
+                        if let Err(error) = server.connection(stream).await {
+                            tracing::debug!(error, "a client's connection ended");
+                        }
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%address, %error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
-    }
-    connections.close();
-    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
-        tracing::debug!(left = connections.len(), "connections are cut off");
-    }
-    server.cut.cancel();
-    Ok(())
+        connections.close();
+        if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
+            tracing::debug!(left = connections.len(), "connections are cut off");
+        }
+        server.cut.cancel();
+        Ok(())
+    })
 }
 
 async fn accept(
@@ -134,8 +139,8 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let mut calls = Calls::default();
-        let mut builder = auto::Builder::new(calls.beginner());
+        let calls = Beginner::default();
+        let mut builder = auto::Builder::new(calls.clone());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
         builder
             .http2()
@@ -153,12 +158,15 @@ impl Server {
             let call = services.clone().call(request);
             async move { Ok::<_, Infallible>(call.await) }
         });
-        let connection = builder.serve_connection(TokioIo::new(Mended::new(stream)), service);
-        tokio::pin!(connection);
+        let (stream, outlet) = cork(Mended::new(stream));
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let mut connection = outlet.run(WithCalls::new(connection, calls));
         tokio::select! {
-            result = calls.drive(connection.as_mut()) => return result,
-            () = self.shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+            result = &mut connection => return result,
+            () = self.shutdown.cancelled() => {
+                connection.connection().get_mut().connection().graceful_shutdown();
+            }
         }
-        calls.drive(connection.as_mut()).await
+        connection.await
     }
 }
