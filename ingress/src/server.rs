@@ -49,12 +49,8 @@ impl Server {
         for addr in &config.listen {
             let failed = |source| IngressError::Listen { addr: *addr, source };
             let mut addr = *addr;
-            if addr.port() != 0 {
-                // SO_REUSEPORT would share the port with another ingress of the same user.
-                listen(addr, false).map_err(failed)?;
-            }
-            for of_worker in &mut sockets {
-                let listener = listen(addr, true).map_err(failed)?;
+            for (n, of_worker) in sockets.iter_mut().enumerate() {
+                let listener = listen(addr, n > 0).map_err(failed)?;
                 // The first takes a free port, the others join it.
                 addr = listener.local_addr().map_err(failed)?;
                 of_worker.push(listener);
@@ -99,16 +95,19 @@ impl Server {
     }
 }
 
-fn listen(addr: SocketAddr, reuse_port: bool) -> io::Result<StdListener> {
+/// The first on an address shares it only once it has it: SO_REUSEPORT from the start would
+/// join the socket of another ingress of the same user.
+fn listen(addr: SocketAddr, joins: bool) -> io::Result<StdListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv6() {
         // [::]:80 and 0.0.0.0:80 can both be listened on.
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(reuse_port)?;
+    socket.set_reuse_port(joins)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
+    socket.set_reuse_port(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
