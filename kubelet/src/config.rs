@@ -64,7 +64,7 @@ impl Config {
             status_report_interval: Duration::from_secs(300),
             version: env!("CARGO_PKG_VERSION").into(),
             allowed_clients: vec!["skiff-apiserver".into()],
-            parallel_starts: cpus * 3,
+            parallel_starts: (cpus * 3).div_ceil(2),
             parallel_pulls: 3,
         }
     }
