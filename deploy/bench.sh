@@ -36,6 +36,14 @@ median() { sort -n | awk '{v[NR]=$1} END {print v[int((NR+1)/2)]}'; }
 millis() { date +%s%3N; }
 # Captured whole: a grep that leaves early would end the client with SIGPIPE, and with pipefail that is "no".
 ready() { [[ $(host "$bin" get nodes --no-headers 2>/dev/null) == *" Ready "* ]]; }
+# Taking down what ran before is not part of starting what comes next.
+started() {
+    until ready; do
+        kill -0 "$pid" 2>/dev/null || { tail -n 5 "$work/log" >&2; exit 1; }
+        sleep 0.02
+    done
+}
+settled() { until ! pgrep -f "containerd-shim.*$work/run" >/dev/null; do sleep 0.1; done; sleep 1; }
 row() { printf '%-58s %s\n' "$1" "$2"; }
 
 row "load average before" "$(cut -d' ' -f1-3 /proc/loadavg)"
@@ -46,7 +54,7 @@ bench_start() {
     for _ in 1 2 3 4 5; do
         local begin; begin=$(millis)
         server
-        until ready; do sleep 0.02; done
+        started
         times="$times $(($(millis) - begin))"
         stop; clean
     done
@@ -66,7 +74,7 @@ idle_figures() { # SECONDS
 
 bench_idle() {
     server
-    until ready; do sleep 0.05; done
+    started
     sleep 60
     idle_figures 60
     stop; clean
@@ -78,7 +86,7 @@ pod() { # NAME
 
 bench_pods() {
     server
-    until ready; do sleep 0.05; done
+    started
     python3 deploy/demo/image.py "$work/images" >/dev/null
     image import "$work/images/demo-web-1.tar" >/dev/null
     local times="" all="" each=""
@@ -90,6 +98,7 @@ bench_pods() {
         # The first run warms caches and is not counted.
         [ "$n" -eq 1 ] || times="$times $(($(millis) - begin))"
         host "$bin" delete pod "one-$n" --grace-period 0 >/dev/null
+        settled
     done
     row "one pod, create to Running (two client calls included), ms" "$(tr ' ' '\n' <<<"$times" | grep . | median) of$times"
     for round in 1 2 3 4 5; do
@@ -111,6 +120,7 @@ bench_pods() {
         each="$each $(tr ' ' '\n' <<<"$marks" | grep . | median)"
         all="$all ${marks##* }"
         host "$bin" delete pods -l app=bench --grace-period 0 >/dev/null
+        settled
     done
     row "20 pods at once, median of the twenty, ms" "$(tr ' ' '\n' <<<"$each" | grep . | median) of$each"
     row "20 pods at once, the last one, ms" "$(tr ' ' '\n' <<<"$all" | grep . | median) of$all"

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use skiff_kubelet::containerd_supervisor;
 
-use crate::config::{ServerArgs, ServerConfig};
+use crate::config::{KUBECONFIG, ServerArgs, ServerConfig};
 use crate::server::{network, parts};
 
 #[derive(Debug, Args)]
@@ -40,7 +40,7 @@ pub async fn run(args: &CleanupArgs) -> anyhow::Result<i32> {
     if args.data {
         step("data folder", remove_dir(&config.data_dir));
         step("container logs", remove_dir(&config.log_dir));
-        step("kubeconfig", remove_file(&config.write_kubeconfig));
+        step("kubeconfig", remove_kubeconfig(&config.write_kubeconfig));
     }
     Ok(i32::from(!failures.is_empty()))
 }
@@ -83,11 +83,16 @@ fn remove_dir(dir: &std::path::Path) -> anyhow::Result<()> {
     }
 }
 
-fn remove_file(file: &std::path::Path) -> anyhow::Result<()> {
+fn remove_kubeconfig(file: &std::path::Path) -> anyhow::Result<()> {
     match std::fs::remove_file(file) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(anyhow::anyhow!("remove {}: {error}", file.display()))
+            return Err(anyhow::anyhow!("remove {}: {error}", file.display()));
         }
-        _ => Ok(()),
+        _ => {}
     }
+    if file == std::path::Path::new(KUBECONFIG) {
+        // The server made the folder; it stays if something else is in it.
+        let _ = file.parent().map(std::fs::remove_dir);
+    }
+    Ok(())
 }

@@ -22,6 +22,9 @@ pub const PARTS: [&str; 5] = ["controllers", "scheduler", "kubelet", "proxy", "i
 /// Where a server keeps what must survive, unless it is told otherwise.
 pub const DATA_DIR: &str = "/var/lib/skiff";
 
+/// Where it writes the administrator's kubeconfig, unless it is told otherwise.
+pub const KUBECONFIG: &str = "/etc/skiff/skiff.yaml";
+
 /// A checked configuration.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
@@ -131,9 +134,7 @@ impl ServerConfig {
             cluster_domain: args.cluster_domain.unwrap_or_else(|| "cluster.local".into()),
             containerd_address: args.containerd_address,
             cni_conf_dir: args.cni_conf_dir,
-            write_kubeconfig: args
-                .write_kubeconfig
-                .unwrap_or_else(|| "/etc/skiff/skiff.yaml".into()),
+            write_kubeconfig: args.write_kubeconfig.unwrap_or_else(|| KUBECONFIG.into()),
             data_dir,
             node_name,
             node_ip,
