@@ -113,9 +113,11 @@ impl Inner {
             };
             match answer {
                 Forwarded::Done(applied) => {
-                    // The outcome is known; if this member lags, its client hears it late.
-                    let _ = self.applied(applied.index, deadline).await;
-                    return Ok(applied.answers);
+                    // Told of a revision that this member does not have yet, a client could read
+                    // an older one here afterwards. If it lags too long the client hears, as
+                    // with etcd, that the outcome is not known.
+                    let applied_here = self.applied(applied.index, deadline).await;
+                    return applied_here.map(|()| applied.answers).map_err(|_| KvError::Timeout);
                 }
                 Forwarded::Failed(error) => return Err(error),
                 Forwarded::NotLeader if Instant::now() >= deadline => {
