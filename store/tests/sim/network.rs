@@ -289,6 +289,7 @@ impl Transport for SimTransport {
             if breaks && wire.random.percent(50) { wire.random.below(100) as usize } else { 100 }
         };
         let request = Request::Snapshot(header, bytes.into(), whole);
-        self.ask(to, request, Duration::from_secs(60)).await
+        // When the real transport's pings find that it is lost.
+        self.ask(to, request, Duration::from_secs(10)).await
     }
 }

@@ -23,6 +23,9 @@ use crate::raft::types::MemberId;
 use crate::snapshot::SnapshotFile;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// While a call runs, a member that answers no ping for so long, twice, is taken for lost. Calls
+/// have shorter timeouts of their own; a snapshot, which takes as long as it takes, has not.
+const KEEPALIVE: Duration = Duration::from_secs(5);
 /// A connection on which nothing has been answered for so long is given up when a call on it
 /// times out: the other may be reached on a new one. A slow disk is no reason to.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -111,7 +114,11 @@ impl GrpcTransport {
         let url = to.urls.get(at).ok_or("it has no peer URL")?;
         let text = |error: tonic::transport::Error| format!("{url}: {}", chain(&error));
         let endpoint = Endpoint::from_shared(url.clone()).map_err(text)?;
-        let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+        let endpoint = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE);
         let Some(tls) = &self.tls else { return Ok(endpoint) };
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(&tls.ca_pem))
