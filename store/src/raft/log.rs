@@ -14,27 +14,44 @@ use super::types::*;
 use crate::codec::{Decoder, Encoder};
 use crate::wal::{Done, Wal};
 
-/// Whether this member alone makes the majority. It turns false before an entry that adds
-/// a voter can reach anyone, so while it is true nobody else can commit anything.
+/// Whether this member alone makes the majority.
 #[derive(Debug, Clone)]
 pub struct SoleVoter {
     id: MemberId,
-    sole: Arc<AtomicBool>,
+    /// By the newest membership in its log.
+    only: Arc<AtomicBool>,
+    settled: Arc<AtomicBool>,
 }
 
 impl SoleVoter {
     pub fn new(id: MemberId) -> Self {
-        Self { id, sole: Arc::new(AtomicBool::new(false)) }
+        Self { id, only: Arc::default(), settled: Arc::default() }
     }
 
-    pub fn get(&self) -> bool {
-        self.sole.load(Ordering::Acquire)
+    pub fn is_only(&self) -> bool {
+        self.only.load(Ordering::Acquire)
+    }
+
+    /// Whether, besides, nobody else can commit anything, and all that was is applied here. It
+    /// turns false before an entry that adds a voter can reach anyone. It does not turn true
+    /// again by itself when the others are removed: a leader among them commits its last
+    /// entries, with this member's help, without this member knowing yet.
+    pub fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
+    }
+
+    /// It leads, and has applied its whole log.
+    pub fn settle(&self) {
+        self.settled.store(self.is_only(), Ordering::Release);
     }
 
     pub fn follow(&self, members: &MemberSet) {
         let mut voters = members.voter_ids();
-        let sole = voters.next() == Some(self.id) && voters.next().is_none();
-        self.sole.store(sole, Ordering::Release);
+        let only = voters.next() == Some(self.id) && voters.next().is_none();
+        if !only {
+            self.settled.store(false, Ordering::Release);
+        }
+        self.only.store(only, Ordering::Release);
     }
 }
 

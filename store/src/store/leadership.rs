@@ -91,7 +91,7 @@ fn judge(inner: &Inner, leader: Option<MemberId>) -> Verdict {
     let lost = Verdict { leader: None, until: None };
     let Some(leader) = leader else { return lost };
     let me = inner.identity.member_id;
-    if leader == me && inner.sole_voter.get() {
+    if leader == me && inner.sole_voter.is_only() {
         return Verdict { leader: Some(me), until: None };
     }
     let timeout = Duration::from_millis(inner.config.election_timeout_ms);

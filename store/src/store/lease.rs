@@ -160,7 +160,7 @@ impl Inner {
 
     /// As the leader, which makes sure of that first.
     pub async fn lease_here(&self, call: LeaseCall) -> Forwarded<LeaseInfo> {
-        if !self.sole_voter.get() {
+        if !self.sole_voter.is_settled() {
             let index = match self.confirm_here().await {
                 Forwarded::Done(index) => index,
                 Forwarded::NotLeader => return Forwarded::NotLeader,

@@ -323,7 +323,7 @@ async fn bootstrap(inner: &Inner) -> Result<(), OpenError> {
         tracing::info!(members = members.len(), cluster = %format!("{:x}", inner.identity.cluster_id), "starting a new cluster");
         raft.initialize(members).await.map_err(|error| raft_error(&error))?;
     }
-    if inner.sole_voter.get() {
+    if inner.sole_voter.is_only() {
         // Nobody else could be asked, so there is nothing to wait for.
         if !raft.is_leader() {
             raft.trigger().elect(false).await.map_err(|error| raft_error(&error))?;
@@ -338,6 +338,7 @@ async fn bootstrap(inner: &Inner) -> Result<(), OpenError> {
             .applied_index_at_least(last, "the log is applied")
             .await
             .map_err(|error| raft_error(&error))?;
+        inner.sole_voter.settle();
     }
     Ok(())
 }
@@ -348,7 +349,7 @@ async fn follow_ticks(inner: Arc<Inner>) {
     loop {
         let alone = {
             let metrics = metrics.borrow_and_update();
-            metrics.membership_config.nodes().count() <= 1 && inner.sole_voter.get()
+            metrics.membership_config.nodes().count() <= 1 && inner.sole_voter.is_settled()
         };
         inner.raft.runtime_config().tick(!alone);
         if metrics.changed().await.is_err() {

@@ -47,7 +47,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut queue: Waiting) {
 impl Inner {
     /// Returns when a read of the applied state sees everything that was acknowledged.
     pub async fn linearize(&self) -> Result<(), KvError> {
-        if self.sole_voter.get() {
+        if self.sole_voter.is_settled() {
             // Nobody else can commit, and a client is answered only after applying.
             return Ok(());
         }

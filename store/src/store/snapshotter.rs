@@ -56,7 +56,7 @@ pub(super) async fn compact_log(
     )
     .await?;
     if let Some(index) = index {
-        let keep = if inner.sole_voter.get() { 0 } else { inner.config.snapshot_keep_entries };
+        let keep = if inner.sole_voter.is_only() { 0 } else { inner.config.snapshot_keep_entries };
         inner.raft.trigger().purge_log(index.saturating_sub(keep)).await?;
     }
     Ok(())
