@@ -20,7 +20,8 @@ use crate::config::Config;
 use crate::wal::disk::{Disk, Lock, Stream, create_anew};
 
 const FORMAT: u32 = 1;
-/// The kernel needs a moment to end a process that is just syncing a file.
+/// The kernel needs a moment to end a process that is just syncing a file. It tells nobody but a
+/// blocked thread when a lock is free, so for this second the lock is tried again.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 
