@@ -70,6 +70,12 @@ impl Proposal {
         Self(Bytes::from(e.finish()))
     }
 
+    /// How many commands, and they themselves as they were joined.
+    pub fn split(&self) -> Result<(usize, Bytes), DecodeError> {
+        let mut d = Decoder::new("log entry", self.0.clone());
+        Ok((d.count()?, d.rest()))
+    }
+
     pub fn decode(&self) -> Result<Vec<Command>, DecodeError> {
         let mut d = Decoder::new("log entry", self.0.clone());
         let count = d.count()?;

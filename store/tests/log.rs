@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::time::Duration;
 
+use skiff_store::background::Background;
 use skiff_store::wal::disk::{Disk, DiskFile, Lock, RealDisk};
 use skiff_store::wal::frame::Entry;
 use skiff_store::wal::{Wal, WalOptions};
@@ -13,8 +17,61 @@ fn options() -> WalOptions {
     WalOptions { segment_bytes: 4096, cache_bytes: 0 }
 }
 
-fn open(dir: &Path) -> Wal {
-    Wal::open(dir, Arc::new(RealDisk), options()).unwrap()
+/// A log whose writer shares a runtime with a task that counts, as it does with Raft's.
+struct Log {
+    wal: Option<Wal>,
+    beats: Arc<AtomicU64>,
+    writer: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Log {
+    fn open(dir: &Path, disk: impl Disk + 'static, options: WalOptions) -> Self {
+        let (wal, writer) = Wal::open(dir, Arc::new(disk), options).unwrap();
+        let beats = Arc::new(AtomicU64::new(0));
+        let beating = beats.clone();
+        let beat = async move {
+            loop {
+                beating.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let run = async move {
+            tokio::select! {
+                () = writer.run(Background::Threads) => {}
+                () = beat => {}
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let thread = std::thread::spawn(move || runtime.block_on(run));
+        Self { wal: Some(wal), beats, writer: Some(thread) }
+    }
+
+    /// The other task goes on.
+    fn wait_for_beats(&self, more: u64) {
+        let enough = self.beats.load(Ordering::Relaxed) + more;
+        while self.beats.load(Ordering::Relaxed) < enough {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Deref for Log {
+    type Target = Wal;
+
+    fn deref(&self) -> &Wal {
+        self.wal.as_ref().unwrap()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        drop(self.wal.take());
+        self.writer.take().unwrap().join().unwrap();
+    }
+}
+
+fn open(dir: &Path) -> Log {
+    Log::open(dir, RealDisk, options())
 }
 
 fn entry(index: u64, term: u64) -> Entry {
@@ -208,7 +265,7 @@ fn nothing_is_done_before_its_sync_and_what_waits_shares_one() {
     let dir = tempfile::tempdir().unwrap();
     let gate = Gate::default();
     let big = WalOptions { segment_bytes: 1 << 20, cache_bytes: 0 };
-    let wal = Wal::open(dir.path(), Arc::new(GatedDisk(gate.clone())), big).unwrap();
+    let wal = Log::open(dir.path(), GatedDisk(gate.clone()), big);
     let (tell, told) = mpsc::channel();
     let start = |index: u64| {
         let tell = tell.clone();
@@ -233,4 +290,160 @@ fn nothing_is_done_before_its_sync_and_what_waits_shares_one() {
     let rest: Vec<_> = told.iter().take(100).map(|(index, _)| index).collect();
     assert_eq!(rest, (1..=100).collect::<Vec<_>>());
     assert_eq!(wal.written().0, 2);
+}
+
+/// A disk that took long once is waited for where that holds up nobody.
+#[test]
+fn a_slow_disk_does_not_hold_up_the_tasks_beside_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let gate = Gate::default();
+    let big = WalOptions { segment_bytes: 1 << 20, cache_bytes: 0 };
+    let wal = Log::open(dir.path(), GatedDisk(gate.clone()), big);
+    let (tell, told) = mpsc::channel();
+    let start = |index: u64| {
+        let tell = tell.clone();
+        wal.append(vec![entry(index, 1)], Box::new(move |_| tell.send(index).unwrap()));
+    };
+    start(0);
+    gate.wait_for(1);
+    std::thread::sleep(Duration::from_millis(20));
+    gate.allow(1);
+    assert_eq!(told.recv().unwrap(), 0);
+    start(1);
+    gate.wait_for(2);
+    wal.wait_for_beats(10);
+    assert!(told.try_recv().is_err(), "answered before the sync");
+    gate.allow(u64::MAX);
+    assert_eq!(told.recv().unwrap(), 1);
+}
+
+/// A disk that cannot reserve, and is full until it has been waited for.
+#[derive(Clone, Default)]
+struct FullDisk {
+    full: Arc<AtomicBool>,
+    waited: Arc<AtomicU64>,
+}
+struct FullFile(FullDisk, Arc<dyn DiskFile>);
+
+impl FullDisk {
+    fn check(&self) -> io::Result<()> {
+        if self.full.load(Ordering::Relaxed) {
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl DiskFile for FullFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.1.read_at(buffer, offset)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.check()?;
+        self.1.write_at(bytes, offset)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.1.sync()
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.1.len()
+    }
+}
+
+impl Disk for FullDisk {
+    fn create(&self, path: &Path, reserve: u64) -> io::Result<Arc<dyn DiskFile>> {
+        self.check()?;
+        Ok(Arc::new(FullFile(self.clone(), RealDisk.create(path, reserve)?)))
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(FullFile(self.clone(), RealDisk.open(path)?)))
+    }
+    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        RealDisk.list(folder)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        RealDisk.sync_folder(folder)
+    }
+    fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
+        RealDisk.free_bytes(folder)
+    }
+    fn exists(&self, path: &Path) -> bool {
+        RealDisk.exists(path)
+    }
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_folder(path)
+    }
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_folder(path)
+    }
+    fn wait_for_space(&self) {
+        self.waited.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    fn lock(&self, path: &Path) -> io::Result<Lock> {
+        RealDisk.lock(path)
+    }
+}
+
+/// In every place of a segment, its head and the roll to it included.
+#[test]
+fn space_is_waited_for_beside_the_other_tasks_and_nothing_is_written_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FullDisk::default();
+    let wal = Log::open(dir.path(), disk.clone(), options());
+    wait(|done| wal.save_state("vote".into(), done));
+    for index in 0..40 {
+        disk.full.store(true, Ordering::Relaxed);
+        let before = disk.waited.load(Ordering::Relaxed);
+        let (tell, told) = mpsc::channel();
+        wal.append(vec![entry(index, 1)], Box::new(move |result| tell.send(result).unwrap()));
+        while disk.waited.load(Ordering::Relaxed) == before {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        wal.wait_for_beats(2);
+        assert!(told.try_recv().is_err(), "answered though there was no space");
+        disk.full.store(false, Ordering::Relaxed);
+        told.recv().unwrap().unwrap();
+    }
+    assert!(segments(dir.path()) > 2);
+    drop(wal);
+    let wal = open(dir.path());
+    assert_eq!(read(&wal).len(), 40);
+    assert_eq!(wal.state().unwrap(), "vote");
+}
+
+/// A crash between a segment's creation and its first frame must not leave one that the vote
+/// is missing from when those before it go.
+#[test]
+fn a_segment_that_a_crash_left_empty_begins_with_the_vote() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = open(dir.path());
+    wait(|done| wal.save_state("vote".into(), done));
+    append(&wal, 0..=3, 1);
+    drop(wal);
+    let first = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .unwrap();
+    let name = first.file_name().unwrap().to_str().unwrap();
+    let number = name.trim_end_matches(".log");
+    let second =
+        format!("{:0width$}.log", number.parse::<u64>().unwrap() + 1, width = number.len());
+    std::fs::write(dir.path().join(second), vec![0; 4096]).unwrap();
+    let wal = open(dir.path());
+    append(&wal, 4..=6, 1);
+    wal.purge(4, 1);
+    drop(wal);
+    assert!(!first.exists(), "the first segment is not needed any more");
+    let wal = open(dir.path());
+    assert_eq!(read(&wal), [(5, 1), (6, 1)]);
+    assert_eq!(wal.state().unwrap(), "vote");
 }

@@ -1,4 +1,4 @@
-//! The engine's thread: takes batches off the appliers' hands, and holds small ones back.
+//! The engine's thread, and what is held back from it.
 //!
 //! Clients are answered from memory, and from the log's sync; the engine may lag behind. It
 //! writes several pages for any batch, however small, so batches wait here until they are
@@ -8,8 +8,8 @@
 //!
 //! Readers find held records in memory: [`EngineQueue::persisted`] keeps them there.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,7 +19,7 @@ use crate::kv::Revision;
 use crate::mvcc::WriteBatch;
 use crate::mvcc::revision::Rev;
 
-/// Batches that may wait. A batch is one round of applying, at most a few MiB.
+/// Batches that may wait for the thread, each of what was held back until it was worth it.
 const QUEUE: usize = 16;
 /// Log held back in memory: some 400 heartbeats of a node, an hour of them. While the engine
 /// takes so much, readers of old values wait some milliseconds.
@@ -30,7 +30,7 @@ const BATCH_BYTES: usize = 64;
 pub const HOLD_RECORDS: usize = 4096;
 
 enum Job {
-    Write(Vec<(WriteBatch, Meta)>),
+    Write(Held),
     /// Answered when everything before has been taken.
     Barrier(oneshot::Sender<()>),
     Close,
@@ -40,6 +40,8 @@ enum Job {
 #[derive(Clone)]
 pub struct EngineQueue {
     jobs: mpsc::Sender<Job>,
+    /// Kept on this side, so that the thread is woken only when there is something to do.
+    held: Arc<Mutex<Held>>,
     persisted: Arc<AtomicI64>,
 }
 
@@ -57,31 +59,60 @@ impl EngineQueue {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let persisted = Arc::new(AtomicI64::new(persisted));
         let seen = persisted.clone();
+        let this = Self { jobs, held: Arc::default(), persisted };
         if let Background::Simulated(_) = background {
             tokio::spawn(run_simulated(engine, queue, seen, background.clone()));
-            return Ok((Self { jobs, persisted }, None));
+            return Ok((this, None));
         }
         let thread = std::thread::Builder::new()
             .name("store-engine".into())
             .spawn(move || run(&*engine, queue, &seen))?;
-        Ok((Self { jobs, persisted }, Some(thread)))
+        Ok((this, Some(thread)))
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// In this order; a crash may come between two of them.
     pub async fn write(&self, batches: Vec<(WriteBatch, Meta)>) -> Result<(), EngineStopped> {
-        self.jobs.send(Job::Write(batches)).await.map_err(|_| EngineStopped)
+        for (batch, meta) in batches {
+            let due = {
+                let mut held = self.held();
+                held.add(batch, meta);
+                held.is_due()
+            };
+            if due {
+                self.pass_on().await?;
+            } else if self.jobs.is_closed() {
+                return Err(EngineStopped);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the thread what is held. In order: it is sent under the lock that it was taken under.
+    async fn pass_on(&self) -> Result<(), EngineStopped> {
+        let place = self.jobs.reserve().await.map_err(|_| EngineStopped)?;
+        let mut held = self.held();
+        if held.meta.is_some() {
+            place.send(Job::Write(std::mem::take(&mut *held)));
+        }
+        Ok(())
     }
 
     /// Returns when everything written before is in the engine.
     pub async fn barrier(&self) -> Result<(), EngineStopped> {
+        self.pass_on().await?;
         let (done, wait) = oneshot::channel();
         self.jobs.send(Job::Barrier(done)).await.map_err(|_| EngineStopped)?;
         wait.await.map_err(|_| EngineStopped)
     }
 
-    /// Ends the thread, after what is queued.
+    /// Ends the thread, after what is held and queued.
     pub async fn close(&self) {
         // Already gone is as good.
+        let _ = self.pass_on().await;
         let _ = self.jobs.send(Job::Close).await;
     }
 
@@ -124,8 +155,8 @@ impl Held {
             || self.batch.puts.len() + self.batch.removes.len() >= HOLD_RECORDS
     }
 
-    fn write(&mut self, engine: &dyn Engine, persisted: &AtomicI64) -> Result<(), EngineError> {
-        let Self { mut batch, meta, .. } = std::mem::take(self);
+    fn write(self, engine: &dyn Engine, persisted: &AtomicI64) -> Result<(), EngineError> {
+        let Self { mut batch, meta, .. } = self;
         let Some(meta) = meta else { return Ok(()) };
         drop_short_lived(&mut batch);
         engine.apply(batch, Some(&meta))?;
@@ -146,13 +177,11 @@ fn drop_short_lived(batch: &mut WriteBatch) {
 }
 
 fn run(engine: &dyn Engine, mut queue: mpsc::Receiver<Job>, persisted: &AtomicI64) {
-    let mut held = Held::default();
     while let Some(job) = queue.blocking_recv() {
-        if round(engine, job, &mut held, &mut queue, persisted).is_err() {
+        if round(engine, job, &mut queue, persisted).is_err() {
             return;
         }
     }
-    finish(engine, held, persisted);
 }
 
 /// On a simulation's one thread.
@@ -162,50 +191,30 @@ async fn run_simulated(
     persisted: Arc<AtomicI64>,
     background: Background,
 ) {
-    let mut held = Held::default();
     while let Some(job) = queue.recv().await {
         background.take_time("engine").await;
-        if round(&*engine, job, &mut held, &mut queue, &persisted).is_err() {
+        if round(&*engine, job, &mut queue, &persisted).is_err() {
             return;
         }
     }
-    finish(&*engine, held, &persisted);
 }
 
 fn round(
     engine: &dyn Engine,
     job: Job,
-    held: &mut Held,
     queue: &mut mpsc::Receiver<Job>,
     persisted: &AtomicI64,
 ) -> Result<(), EngineStopped> {
-    let write = |held: &mut Held| {
-        held.write(engine, persisted).map_err(|error| {
-            tracing::error!(%error, "the engine cannot write; the store stops and rebuilds it at the next start");
-            EngineStopped
-        })
-    };
     match job {
-        Job::Write(batches) => {
-            for (batch, meta) in batches {
-                held.add(batch, meta);
-                if held.is_due() {
-                    write(held)?;
-                }
-            }
+        Job::Write(held) => {
+            return held.write(engine, persisted).map_err(|error| {
+                tracing::error!(%error, "the engine cannot write; the store stops and rebuilds it at the next start");
+                EngineStopped
+            });
         }
-        Job::Barrier(done) => {
-            write(held)?;
-            // Who has gone away does not want to know.
-            let _ = done.send(());
-        }
+        // Who has gone away does not want to know.
+        Job::Barrier(done) => drop(done.send(())),
         Job::Close => queue.close(),
     }
     Ok(())
-}
-
-fn finish(engine: &dyn Engine, mut held: Held, persisted: &AtomicI64) {
-    if let Err(error) = held.write(engine, persisted) {
-        tracing::warn!(%error, "the engine could not write what it held; the next start replays more of the log");
-    }
 }

@@ -2,10 +2,12 @@
 //!
 //! While one entry is on its way to the disk the next is filled with whatever arrives. Two
 //! are on their way at most: one being written, one being applied. So a lone client waits
-//! for one sync, and many share it. A follower's batch goes to the leader as it is.
+//! for one sync, and many share it. A follower's batch goes to the leader as it is, and there
+//! shares an entry with what the leader's own clients and other followers want.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
@@ -13,8 +15,10 @@ use tokio::time::Instant;
 
 use super::Inner;
 use super::forward::TIMEOUT;
+use crate::codec::DecodeError;
 use crate::command::{Answer, Command, Proposal};
 use crate::kv::{Alarm, KvError};
+use crate::raft::network::forward::{Applied, Forwarded};
 
 /// Commands that may wait. Each belongs to a caller that waits too, so this bounds memory
 /// only against a flood; more callers wait for a place.
@@ -25,15 +29,55 @@ const MAX_COMMANDS: usize = 1024;
 const MAX_BYTES: usize = 1 << 20;
 const IN_FLIGHT: usize = 2;
 
-pub(super) struct Pending {
-    command: Vec<u8>,
+pub(crate) struct Pending {
+    /// As they stand in the entry, one behind the other.
+    commands: Bytes,
+    count: usize,
     takes_space: bool,
-    reply: oneshot::Sender<Answer>,
+    reply: Reply,
     deadline: Instant,
 }
 
+/// Who waits.
+enum Reply {
+    /// With one command.
+    Client(oneshot::Sender<Answer>),
+    /// Another member, with its clients' commands. They are not passed on a second time.
+    Member(oneshot::Sender<Forwarded<Applied>>),
+}
+
+impl Reply {
+    fn is_closed(&self) -> bool {
+        match self {
+            Reply::Client(reply) => reply.is_closed(),
+            Reply::Member(reply) => reply.is_closed(),
+        }
+    }
+
+    /// Who has gone away does not want to know.
+    fn fail(self, error: &KvError) {
+        match self {
+            Reply::Client(reply) => drop(reply.send(Err(error.clone()))),
+            Reply::Member(reply) => drop(reply.send(Forwarded::Failed(error.clone()))),
+        }
+    }
+
+    /// Takes as many answers as there were commands.
+    fn answer(self, index: u64, count: usize, answers: &mut std::vec::IntoIter<Answer>) {
+        match self {
+            Reply::Client(reply) => {
+                let _ = reply.send(answers.next().unwrap_or(Err(KvError::Stopped)));
+            }
+            Reply::Member(reply) => {
+                let answers = answers.take(count).collect();
+                let _ = reply.send(Forwarded::Done(Applied { index, answers }));
+            }
+        }
+    }
+}
+
 #[derive(Clone)]
-pub(super) struct Proposer {
+pub(crate) struct Proposer {
     queue: mpsc::Sender<Pending>,
 }
 
@@ -51,15 +95,36 @@ impl Proposer {
             return Err(KvError::TooLarge { bytes: command.len(), limit_bytes });
         }
         let (reply, answer) = oneshot::channel();
-        let deadline = Instant::now() + TIMEOUT;
-        let pending = Pending { command, takes_space, reply, deadline };
+        let pending = Pending {
+            commands: command.into(),
+            count: 1,
+            takes_space,
+            reply: Reply::Client(reply),
+            deadline: Instant::now() + TIMEOUT,
+        };
         self.queue.send(pending).await.map_err(|_| KvError::Stopped)?;
         // In time, because its entry has a deadline, and so have those it waits for.
         answer.await.unwrap_or(Err(KvError::Stopped))
     }
-}
 
-type Reply = (Vec<oneshot::Sender<Answer>>, Result<Vec<Answer>, KvError>);
+    /// As the leader: the same for what another member's clients want.
+    pub async fn propose_for_member(
+        &self,
+        proposal: Proposal,
+    ) -> Result<Forwarded<Applied>, DecodeError> {
+        // What is in the log must be readable on every member.
+        let takes_space = proposal.decode()?.iter().any(Command::takes_space);
+        let (count, commands) = proposal.split()?;
+        let (reply, answer) = oneshot::channel();
+        let reply = Reply::Member(reply);
+        let deadline = Instant::now() + TIMEOUT;
+        let pending = Pending { commands, count, takes_space, reply, deadline };
+        if self.queue.send(pending).await.is_err() {
+            return Ok(Forwarded::NotLeader);
+        }
+        Ok(answer.await.unwrap_or(Forwarded::Failed(KvError::Stopped)))
+    }
+}
 
 /// Runs until every proposer is gone and everything is answered.
 pub(super) async fn run(inner: Arc<Inner>, mut queue: mpsc::Receiver<Pending>) {
@@ -68,7 +133,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut queue: mpsc::Receiver<Pending>) {
     loop {
         tokio::select! {
             biased;
-            Some(replies) = in_flight.next() => answer_all(replies),
+            Some(()) = in_flight.next() => {}
             taken = queue.recv_many(&mut waiting, MAX_COMMANDS), if in_flight.len() < IN_FLIGHT => {
                 if taken == 0 {
                     break;
@@ -82,9 +147,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut queue: mpsc::Receiver<Pending>) {
             }
         }
     }
-    while let Some(replies) = in_flight.next().await {
-        answer_all(replies);
-    }
+    while in_flight.next().await.is_some() {}
 }
 
 fn take_batch(waiting: &mut Vec<Pending>) -> Vec<Pending> {
@@ -93,7 +156,7 @@ fn take_batch(waiting: &mut Vec<Pending>) -> Vec<Pending> {
         .iter()
         .take_while(|pending| {
             let first = bytes == 0;
-            bytes += pending.command.len();
+            bytes += pending.commands.len();
             first || bytes <= MAX_BYTES
         })
         .count();
@@ -102,28 +165,51 @@ fn take_batch(waiting: &mut Vec<Pending>) -> Vec<Pending> {
 
 /// On a full disk a batch is refused as a whole, before it has any effect. What frees space
 /// is not to share the fate of its neighbours.
-async fn submit(inner: Arc<Inner>, batch: Vec<Pending>) -> Vec<Reply> {
+async fn submit(inner: Arc<Inner>, batch: Vec<Pending>) {
     let mixed = batch.iter().any(|pending| pending.takes_space)
         && batch.iter().any(|pending| !pending.takes_space);
-    if !mixed {
-        return vec![write(&inner, batch).await];
+    let Some((batch, outcome)) = write(&inner, batch).await else { return };
+    match outcome {
+        Err(refused @ (KvError::NoSpace { .. } | KvError::Alarmed(Alarm::NoSpace))) if mixed => {
+            let (take, free) = batch.into_iter().partition(|pending| pending.takes_space);
+            answer(take, Err(refused));
+            if let Some((free, outcome)) = write(&inner, free).await {
+                answer(free, outcome);
+            }
+        }
+        outcome => answer(batch, outcome),
     }
-    let refused = match inner.write(join(&batch), deadline(&batch)).await {
-        Err(refused @ (KvError::NoSpace { .. } | KvError::Alarmed(Alarm::NoSpace))) => refused,
-        outcome => return vec![(replies(batch), outcome)],
-    };
-    let (take, free): (Vec<_>, Vec<_>) = batch.into_iter().partition(|pending| pending.takes_space);
-    vec![(replies(take), Err(refused)), write(&inner, free).await]
 }
 
-async fn write(inner: &Inner, batch: Vec<Pending>) -> Reply {
+type Written = (Vec<Pending>, Result<Applied, KvError>);
+
+/// Nothing comes back if all are answered already.
+async fn write(inner: &Inner, mut batch: Vec<Pending>) -> Option<Written> {
+    let is_asked = |pending: &Pending| matches!(pending.reply, Reply::Member(_));
+    if batch.iter().any(is_asked) {
+        match inner.write_here(join(&batch), deadline(&batch)).await {
+            Forwarded::Done(applied) => return Some((batch, Ok(applied))),
+            Forwarded::Failed(error) => return Some((batch, Err(error))),
+            // The others ask whom they take for the leader next; this member's own go there too.
+            Forwarded::NotLeader => {
+                for pending in batch.extract_if(.., |pending| is_asked(pending)) {
+                    if let Reply::Member(reply) = pending.reply {
+                        let _ = reply.send(Forwarded::NotLeader);
+                    }
+                }
+            }
+        }
+    }
+    if batch.is_empty() {
+        return None;
+    }
     let outcome = inner.write(join(&batch), deadline(&batch)).await;
-    (replies(batch), outcome)
+    Some((batch, outcome))
 }
 
 fn join(batch: &[Pending]) -> Proposal {
-    let commands = batch.iter().map(|pending| pending.command.as_slice());
-    Proposal::join(batch.len(), commands)
+    let count = batch.iter().map(|pending| pending.count).sum();
+    Proposal::join(count, batch.iter().map(|pending| &pending.commands[..]))
 }
 
 fn deadline(batch: &[Pending]) -> Instant {
@@ -131,26 +217,14 @@ fn deadline(batch: &[Pending]) -> Instant {
     deadline.unwrap_or_else(Instant::now)
 }
 
-fn replies(batch: Vec<Pending>) -> Vec<oneshot::Sender<Answer>> {
-    batch.into_iter().map(|pending| pending.reply).collect()
-}
-
-fn answer_all(replies: Vec<Reply>) {
-    replies.into_iter().for_each(answer);
-}
-
-fn answer((replies, outcome): Reply) {
+fn answer(batch: Vec<Pending>, outcome: Result<Applied, KvError>) {
     match outcome {
-        Ok(answers) => {
-            for (reply, answer) in replies.into_iter().zip(answers) {
-                // Who has gone away does not want to know.
-                let _ = reply.send(answer);
+        Ok(Applied { index, answers }) => {
+            let mut answers = answers.into_iter();
+            for pending in batch {
+                pending.reply.answer(index, pending.count, &mut answers);
             }
         }
-        Err(error) => {
-            for reply in replies {
-                let _ = reply.send(Err(error.clone()));
-            }
-        }
+        Err(error) => batch.into_iter().for_each(|pending| pending.reply.fail(&error)),
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::Inner;
 use crate::codec::DecodeError;
-use crate::command::{Answer, Proposal};
+use crate::command::Proposal;
 use crate::kv::KvError;
 use crate::raft::network::forward::{Applied, Forwarded, decode_applied};
 use crate::raft::network::transport::{CallError, Method};
@@ -90,7 +90,7 @@ impl Inner {
         &self,
         proposal: Proposal,
         deadline: Instant,
-    ) -> Result<Vec<Answer>, KvError> {
+    ) -> Result<Applied, KvError> {
         loop {
             let leader = self.leadership.wait(deadline).await.ok_or(KvError::NoLeader)?;
             let answer = if leader == self.identity.member_id {
@@ -117,7 +117,7 @@ impl Inner {
                     // an older one here afterwards. If it lags too long the client hears, as
                     // with etcd, that the outcome is not known.
                     let applied_here = self.applied(applied.index, deadline).await;
-                    return applied_here.map(|()| applied.answers).map_err(|_| KvError::Timeout);
+                    return applied_here.map(|()| applied).map_err(|_| KvError::Timeout);
                 }
                 Forwarded::Failed(error) => return Err(error),
                 Forwarded::NotLeader if Instant::now() >= deadline => {

@@ -20,8 +20,7 @@ impl Store {
         if self.inner.removed.is_cancelled() {
             return Err(KvError::Stopped);
         }
-        let proposer = self.proposer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        proposer.clone().ok_or(KvError::Stopped)
+        self.inner.proposer().ok_or(KvError::Stopped)
     }
 
     async fn propose(&self, command: Command) -> Answer {

@@ -20,8 +20,8 @@ mod watch;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 
 use openraft::Raft;
 use tokio_util::sync::CancellationToken;
@@ -33,12 +33,12 @@ pub use self::status::{HashKv, Status};
 pub use self::watch::WatchHandle;
 
 use self::batch::Proposer;
-pub(crate) use self::forward::TIMEOUT;
 use self::leadership::Leadership;
 use self::reads::Reads;
 use crate::config::{Config, ConfigError};
 use crate::core::Core;
 use crate::engine::EngineError;
+use crate::raft::executor::Executor;
 use crate::raft::log::SoleVoter;
 use crate::raft::machine::Machine;
 use crate::raft::network::peer::Network;
@@ -101,6 +101,8 @@ pub(crate) struct Inner {
     pub network: Network,
     pub leadership: Leadership,
     pub reads: Reads,
+    /// None once the store is being closed.
+    proposer: Mutex<Option<Proposer>>,
     /// Cancelled when this member has been removed from the cluster.
     pub removed: CancellationToken,
     pub lease_clock: Mutex<crate::mvcc::lease::LeaseClock>,
@@ -112,12 +114,20 @@ pub(crate) struct Inner {
     pub changing: tokio::sync::Mutex<()>,
 }
 
+impl Inner {
+    pub(crate) fn proposer(&self) -> Option<Proposer> {
+        self.proposer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// A running member. Implements [`crate::kv::Kv`].
 pub struct Store {
     pub(crate) inner: Arc<Inner>,
-    proposer: Mutex<Option<Proposer>>,
     tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     batcher: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    log_writer: Mutex<Option<tokio::task::JoinHandle<()>>>,
     engine_thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// Ends before the lock is given up.
+    executor: Arc<Executor>,
     _lock: Lock,
 }

@@ -21,13 +21,14 @@ use crate::engine::worker::EngineQueue;
 use crate::engine::{Engine, EngineError, index_file};
 use crate::mvcc::Mvcc;
 use crate::ports::Ports;
+use crate::raft::executor::Executor;
 use crate::raft::log::{LogStore, SoleVoter};
 use crate::raft::machine::Machine;
 use crate::raft::network::peer::Network;
 use crate::raft::types::AppliedTo;
 use crate::snapshot::SnapshotFolder;
 use crate::wal::disk::Disk;
-use crate::wal::{Wal, WalOptions};
+use crate::wal::{LogWriter, Wal, WalOptions};
 
 impl Store {
     /// Opens the data folder, or starts a new cluster in it. Returns when this member can
@@ -65,14 +66,20 @@ impl Store {
                 move || open_storage(&config, &ports, cluster_id)
             };
             let opened = ports.background.run("open", blocking).await;
-            let (wal, core, engine_thread) =
+            let Storage { wal, log_writer, core, engine_thread } =
                 opened.map_err(|error| OpenError::Raft(error.to_string()))??;
+            let executor = Executor::start(&ports.background)
+                .map_err(io_error("start Raft's thread for", &dir))?;
+            let log_writer = executor.spawn(log_writer.run(ports.background.clone()));
             let log = LogStore::new(wal.clone(), sole_voter.clone());
             let (cluster_id, id) = (identity.cluster_id, identity.member_id);
             let network = Network::new(transport, cluster_id, id);
-            let raft =
-                start_raft(&config, network.clone(), &log, &sole_voter, core.clone()).await?;
+            let starting =
+                start_raft(config.clone(), network.clone(), log, sole_voter.clone(), core.clone());
+            let raft = executor.spawn(starting).await;
+            let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))??;
             let (reads, waiting) = Reads::new();
+            let (proposer, pending) = Proposer::new();
             let inner = Arc::new(Inner {
                 config,
                 identity,
@@ -84,6 +91,7 @@ impl Store {
                 network,
                 leadership: Leadership::new(),
                 reads,
+                proposer: Mutex::new(Some(proposer)),
                 removed: Default::default(),
                 lease_clock: Mutex::default(),
                 lease_term: Default::default(),
@@ -92,25 +100,25 @@ impl Store {
             });
             bootstrap(&inner).await?;
             leadership::refresh(&inner);
-            let (proposer, pending) = Proposer::new();
-            let batcher = tokio::spawn(batch::run(inner.clone(), pending));
+            let batcher = executor.spawn(batch::run(inner.clone(), pending));
             let tasks = vec![
-                tokio::spawn(lease::run(inner.clone())),
-                tokio::spawn(removal::run(inner.clone())),
-                tokio::spawn(snapshotter::run(inner.clone())),
-                tokio::spawn(space::run(inner.clone())),
-                tokio::spawn(leadership::run(inner.clone())),
-                tokio::spawn(reads::run(inner.clone(), waiting)),
-                tokio::spawn(members::publish(inner.clone())),
-                tokio::spawn(members::promote_ready(inner.clone())),
-                tokio::spawn(follow_ticks(inner.clone())),
+                executor.spawn(lease::run(inner.clone())),
+                executor.spawn(removal::run(inner.clone())),
+                executor.spawn(snapshotter::run(inner.clone())),
+                executor.spawn(space::run(inner.clone())),
+                executor.spawn(leadership::run(inner.clone())),
+                executor.spawn(reads::run(inner.clone(), waiting)),
+                executor.spawn(members::publish(inner.clone())),
+                executor.spawn(members::promote_ready(inner.clone())),
+                executor.spawn(follow_ticks(inner.clone())),
             ];
             Ok(Arc::new(Store {
                 inner,
-                proposer: Mutex::new(Some(proposer)),
                 tasks: Mutex::new(tasks),
                 batcher: Mutex::new(Some(batcher)),
+                log_writer: Mutex::new(Some(log_writer)),
                 engine_thread: Mutex::new(engine_thread),
+                executor: Arc::new(executor),
                 _lock: lock,
             }))
         })
@@ -136,26 +144,33 @@ impl Store {
             if let Err(error) = self.inner.raft.shutdown().await {
                 tracing::warn!(%error, "Raft did not stop cleanly");
             }
+            self.inner.wal.close();
+            let log_writer = lock(&self.log_writer).take();
+            let mut well = match log_writer {
+                Some(writer) => writer.await.is_ok(),
+                None => true,
+            };
             self.inner.core.queue.close().await;
             let engine_thread = lock(&self.engine_thread).take();
-            let (wal, core) = (self.inner.wal.clone(), self.inner.core.clone());
+            let (core, executor) = (self.inner.core.clone(), self.executor.clone());
             let engine = self.inner.config.data_dir.join("engine");
             let joined = self.inner.core.background.run("close", move || {
-                wal.close();
+                let stopped = executor.stop();
                 // A second call finds it gone, and the folder may be another's by then.
-                let Some(thread) = engine_thread else { return true };
-                let ended = thread.join().is_ok();
+                let Some(thread) = engine_thread else { return stopped };
+                let ended = thread.join().is_ok() && stopped;
                 core.close_engine(&engine);
                 ended
             });
-            if !joined.await.unwrap_or(false) {
+            well &= joined.await.unwrap_or(false);
+            if !well {
                 tracing::error!("a thread of the store panicked");
             }
         })
     }
 
     fn take_proposer(&self) {
-        lock(&self.proposer).take();
+        lock(&self.inner.proposer).take();
     }
 }
 
@@ -163,12 +178,17 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-type Storage = (Arc<Wal>, Arc<Core>, Option<std::thread::JoinHandle<()>>);
+struct Storage {
+    wal: Arc<Wal>,
+    log_writer: LogWriter,
+    core: Arc<Core>,
+    engine_thread: Option<std::thread::JoinHandle<()>>,
+}
 
 fn open_storage(config: &Config, ports: &Ports, cluster_id: u64) -> Result<Storage, OpenError> {
     let (dir, disk, background) = (&config.data_dir, &ports.disk, &ports.background);
     let options = WalOptions { segment_bytes: config.log_segment_bytes, ..Default::default() };
-    let wal = Wal::open_on(&dir.join("log"), disk.clone(), options, background)?;
+    let (wal, log_writer) = Wal::open(&dir.join("log"), disk.clone(), options)?;
     let snapshots = SnapshotFolder::open(disk.clone(), dir.join("snapshots"))?;
     let current = snapshots.current()?;
     let path = dir.join("engine");
@@ -183,7 +203,7 @@ fn open_storage(config: &Config, ports: &Ports, cluster_id: u64) -> Result<Stora
     {
         return Err(OpenError::Lost { path, purged });
     }
-    let (queue, thread) = EngineQueue::start(engine.clone(), mvcc.revision(), background)
+    let (queue, engine_thread) = EngineQueue::start(engine.clone(), mvcc.revision(), background)
         .map_err(io_error("start the thread of", &path))?;
     let file = current.map(|(file, _)| file);
     let core = Core::new(
@@ -197,7 +217,7 @@ fn open_storage(config: &Config, ports: &Ports, cluster_id: u64) -> Result<Stora
         config.recent_bytes,
         background.clone(),
     );
-    Ok((Arc::new(wal), Arc::new(core), thread))
+    Ok(Storage { wal: Arc::new(wal), log_writer, core: Arc::new(core), engine_thread })
 }
 
 type Opened = (Arc<dyn Engine>, Mvcc, AppliedTo);
@@ -272,10 +292,10 @@ fn set_aside(
 }
 
 async fn start_raft(
-    config: &Config,
+    config: Config,
     network: Network,
-    log: &LogStore,
-    sole_voter: &SoleVoter,
+    log: LogStore,
+    sole_voter: SoleVoter,
     core: Arc<Core>,
 ) -> Result<RaftHandle, OpenError> {
     let raft_config = openraft::Config {
@@ -304,7 +324,7 @@ async fn start_raft(
     let raft_config = raft_config.validate().map_err(|error| OpenError::Raft(error.to_string()))?;
     let raft_error = |error: &dyn std::fmt::Display| OpenError::Raft(error.to_string());
     let machine = Machine::new(core, sole_voter.clone());
-    let raft = Raft::new(network.id, Arc::new(raft_config), network, log.clone(), machine)
+    let raft = Raft::new(network.id, Arc::new(raft_config), network, log, machine)
         .await
         .map_err(|error| raft_error(&error))?;
     // From snapshot, engine and log together; Raft has just put it together.

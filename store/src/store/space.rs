@@ -78,8 +78,8 @@ impl Inner {
     async fn say(&self, change: AlarmChange) -> Result<Option<RaisedAlarm>, KvError> {
         let command = Command::Alarm(change).encode();
         let proposal = Proposal::join(1, [command.as_slice()].into_iter());
-        let mut answers = self.write(proposal, Instant::now() + TIMEOUT).await?;
-        match answers.pop() {
+        let mut applied = self.write(proposal, Instant::now() + TIMEOUT).await?;
+        match applied.answers.pop() {
             Some(Ok(Outcome::Alarm(alarm))) => Ok(alarm),
             Some(Err(error)) => Err(error),
             other => Err(KvError::Internal(format!("an alarm was answered with {other:?}"))),

@@ -1,9 +1,9 @@
 //! The write-ahead log: Raft's entries and its vote, on disk before anything is answered.
 //!
-//! One plain thread does all the writing. It takes everything that has queued up, writes it
-//! as one frame, syncs once, and then tells everyone: under load a sync is shared by many.
-//! The thread also keeps a spare segment reserved, so that what has been admitted can be
-//! written even when the disk is full.
+//! One task does all the writing: [`LogWriter`]. It takes everything that has queued up, writes
+//! it as one frame, syncs once, and then tells everyone: under load a sync is shared by many.
+//! It also keeps a spare segment reserved, so that what has been admitted can be written even
+//! when the disk is full.
 //!
 //! The log knows nothing of Raft: an entry has an index, a term, a kind and a body.
 
@@ -16,18 +16,17 @@ mod writer;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::mpsc;
 
 use self::disk::{Disk, DiskFile};
 use self::frame::{Entry, Item};
 use self::slots::{Location, Slots};
-use crate::background::Background;
+pub use self::writer::LogWriter;
 
-/// Called on the log's thread once the disk has it, or with the error.
+/// Called by the log's writer once the disk has it, or with the error.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +55,7 @@ impl Default for WalOptions {
     }
 }
 
-/// What the log thread has to do.
+/// What the writer has to do.
 enum Job {
     Write {
         items: Vec<Item>,
@@ -72,7 +71,7 @@ enum Job {
     Close,
 }
 
-/// Shared between the callers and the thread.
+/// Shared between the callers and the writer.
 struct Shared {
     folder: PathBuf,
     slots: Mutex<Slots>,
@@ -91,11 +90,8 @@ impl Shared {
 
 pub struct Wal {
     shared: Arc<Shared>,
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::UnboundedSender<Job>,
     margin_bytes: u64,
-    /// Only in a simulation, where no thread waits for jobs.
-    wake: Option<Arc<Notify>>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
 /// Room for what Raft itself appends (votes, blank and membership entries, frame headers);
@@ -104,17 +100,12 @@ const MARGIN_BYTES: u64 = 64 << 10;
 
 impl Wal {
     /// Opens the log in `folder`, which exists. Recovers from a torn last frame; refuses
-    /// damage.
-    pub fn open(folder: &Path, disk: Arc<dyn Disk>, options: WalOptions) -> Result<Self, WalError> {
-        Self::open_on(folder, disk, options, &Background::Threads)
-    }
-
-    pub fn open_on(
+    /// damage. Nothing is written until the writer runs.
+    pub fn open(
         folder: &Path,
         disk: Arc<dyn Disk>,
         options: WalOptions,
-        background: &Background,
-    ) -> Result<Self, WalError> {
+    ) -> Result<(Self, LogWriter), WalError> {
         let recovered = recover::recover(folder, disk.as_ref(), &options)?;
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
@@ -124,29 +115,12 @@ impl Wal {
             syncs: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
         });
-        let (jobs, queue) = mpsc::channel();
+        // What is in it has its bound: each entry belongs to a proposal that waits, or to a call
+        // of the leader.
+        let (jobs, queue) = mpsc::unbounded_channel();
         let margin_bytes = MARGIN_BYTES.min(options.segment_bytes / 4);
-        let writer = writer::Writer::new(shared.clone(), disk, options, recovered.tail)?;
-        if let Background::Simulated(_) = background {
-            let wake = Arc::new(Notify::new());
-            tokio::spawn(writer.run_simulated(queue, wake.clone(), background.clone()));
-            return Ok(Self {
-                shared,
-                jobs,
-                margin_bytes,
-                wake: Some(wake),
-                thread: Mutex::new(None),
-            });
-        }
-        let thread = std::thread::Builder::new()
-            .name("store-log".into())
-            .spawn(move || writer.run(queue))
-            .map_err(|source| WalError::Io {
-                operation: "start the thread for",
-                path: folder.to_owned(),
-                source,
-            })?;
-        Ok(Self { shared, jobs, margin_bytes, wake: None, thread: Mutex::new(Some(thread)) })
+        let writer = LogWriter::new(shared.clone(), disk, options, recovered.tail, queue)?;
+        Ok((Self { shared, jobs, margin_bytes }, writer))
     }
 
     /// Entries are readable when this returns, and on disk when `done` is called.
@@ -184,11 +158,8 @@ impl Wal {
     }
 
     fn send(&self, job: Job) {
-        if let Err(mpsc::SendError(Job::Write { done, .. })) = self.jobs.send(job) {
+        if let Err(mpsc::error::SendError(Job::Write { done, .. })) = self.jobs.send(job) {
             done(Err(io::Error::other("the log is closed")));
-        }
-        if let Some(wake) = &self.wake {
-            wake.notify_one();
         }
     }
 
@@ -248,21 +219,9 @@ impl Wal {
         &self.shared.folder
     }
 
-    /// Writes what is queued and ends the thread.
+    /// Lets the writer end, after what is queued. So does dropping the log.
     pub fn close(&self) {
         self.send(Job::Close);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            tracing::error!("the log's thread panicked");
-        }
-    }
-}
-
-impl Drop for Wal {
-    fn drop(&mut self) {
-        self.close();
     }
 }
 

@@ -1,12 +1,18 @@
-//! The log's thread: the only one that writes.
+//! The log's writer: the only one that writes.
+//!
+//! Where a sync takes less than a switch to another thread and back, the task does it itself. A
+//! disk that was slow the last time may be so again: then it is waited for on another thread, so
+//! that Raft's other tasks go on, and a leader is heard.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc;
+use std::time::Duration;
 
-use tokio::sync::Notify;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::disk::{Disk, DiskFile, is_no_space};
 use super::frame::{self, HEADER_BYTES, Item};
@@ -15,6 +21,8 @@ use super::slots::Location;
 use super::{Done, Job, Shared, WalError, WalOptions};
 use crate::background::Background;
 
+/// A round that took longer makes the next ones slow, until one is not.
+const SLOW: Duration = Duration::from_millis(10);
 /// One frame takes at most so much of what is queued; it bounds the buffer.
 const MAX_FRAME_BYTES: usize = 8 << 20;
 
@@ -25,7 +33,13 @@ struct Segment {
     size: u64,
 }
 
-pub(super) struct Writer {
+/// Runs as a task; until then what is queued waits.
+pub struct LogWriter {
+    writer: Writer,
+    queue: mpsc::UnboundedReceiver<Job>,
+}
+
+struct Writer {
     shared: Arc<Shared>,
     disk: Arc<dyn Disk>,
     options: WalOptions,
@@ -34,10 +48,14 @@ pub(super) struct Writer {
     sequence: u64,
     buffer: Vec<u8>,
     waiting: Waiting,
+    /// What every segment begins with, so that those before it may go away.
+    state: Option<Bytes>,
+    purged: Option<(u64, u64)>,
     /// After a failed write nothing more is written: its place in the log must stay last.
     failed: Option<String>,
 }
 
+/// What queued up for the next frame.
 #[derive(Default)]
 struct Waiting {
     items: Vec<Item>,
@@ -45,10 +63,62 @@ struct Waiting {
     slots: Vec<(u64, u64)>,
     done: Vec<Done>,
     bytes: usize,
+    /// Segments may not be needed any more afterwards.
+    purges: bool,
+}
+
+/// Where a frame is written, and so what may be waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Among Raft's tasks.
+    Here,
+    /// Where waiting holds nobody up.
+    Aside,
+}
+
+impl LogWriter {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        disk: Arc<dyn Disk>,
+        options: WalOptions,
+        tail: Tail,
+        queue: mpsc::UnboundedReceiver<Job>,
+    ) -> Result<Self, WalError> {
+        Ok(Self { writer: Writer::new(shared, disk, options, tail)?, queue })
+    }
+
+    /// Until the log is closed or dropped.
+    pub async fn run(mut self, background: Background) {
+        let mut slow = false;
+        let mut open = true;
+        while open && let Some(job) = self.queue.recv().await {
+            // What Raft does with an entry besides, such as sending it to the others, does not
+            // wait for this disk.
+            tokio::task::yield_now().await;
+            background.take_time("log").await;
+            open = self.writer.collect(job, &mut self.queue);
+            let begun = Instant::now();
+            if slow || !self.writer.flush(Place::Here) {
+                let mut writer = self.writer;
+                let flushed = background.run("log aside", move || {
+                    writer.flush(Place::Aside);
+                    writer
+                });
+                self.writer = match flushed.await {
+                    Ok(writer) => writer,
+                    Err(error) => {
+                        tracing::error!(%error, "the log's writer ended; this member stops taking writes");
+                        return;
+                    }
+                };
+            }
+            slow = begun.elapsed() >= SLOW;
+        }
+    }
 }
 
 impl Writer {
-    pub fn new(
+    fn new(
         shared: Arc<Shared>,
         disk: Arc<dyn Disk>,
         options: WalOptions,
@@ -69,7 +139,11 @@ impl Writer {
         } else {
             disk.open(&path).map_err(error("open", &path))?
         };
-        shared.slots().files.insert(number, file.clone());
+        let (state, purged) = {
+            let mut slots = shared.slots();
+            slots.files.insert(number, file.clone());
+            (slots.state.clone(), slots.purged)
+        };
         let spare = spare_path(&folder);
         let mut writer = Self {
             spare: disk
@@ -83,6 +157,8 @@ impl Writer {
             sequence: tail.sequence,
             buffer: Vec::new(),
             waiting: Waiting::default(),
+            state,
+            purged,
             failed: None,
         };
         if !writer.spare {
@@ -93,95 +169,87 @@ impl Writer {
         Ok(writer)
     }
 
-    /// On a thread of its own.
-    pub fn run(mut self, queue: mpsc::Receiver<Job>) {
-        while let Ok(job) = queue.recv() {
-            if self.round(job, &queue) {
-                return;
-            }
-        }
-    }
-
-    /// On a simulation's one thread.
-    pub async fn run_simulated(
-        mut self,
-        queue: mpsc::Receiver<Job>,
-        wake: Arc<Notify>,
-        background: Background,
-    ) {
-        loop {
-            match queue.try_recv() {
-                Ok(job) => {
-                    background.take_time("log").await;
-                    if self.round(job, &queue) {
-                        return;
-                    }
-                }
-                Err(mpsc::TryRecvError::Empty) => wake.notified().await,
-                Err(mpsc::TryRecvError::Disconnected) => return,
-            }
-        }
-    }
-
-    /// Does the job and all that has queued up behind it, with one sync. Returns whether that
-    /// was the end.
-    fn round(&mut self, job: Job, queue: &mpsc::Receiver<Job>) -> bool {
+    /// Takes the job and all that has queued up behind it. Returns whether more may come.
+    fn collect(&mut self, job: Job, queue: &mut mpsc::UnboundedReceiver<Job>) -> bool {
         let mut next = Some(job);
-        let mut open = true;
         while let Some(job) = next.take() {
             match job {
                 Job::Write { items, ids, done } => self.waiting.add(items, ids, done),
                 Job::Purge { index, term } => {
-                    self.flush();
-                    self.purge(index, term);
+                    self.waiting.items.push(Item::Purge { index, term });
+                    self.waiting.purges = true;
                 }
                 Job::Reserve => self.reserve(),
-                Job::Close => open = false,
+                Job::Close => return false,
             }
-            if open && self.waiting.bytes < MAX_FRAME_BYTES {
+            if self.waiting.bytes < MAX_FRAME_BYTES {
                 next = queue.try_recv().ok();
             }
         }
-        self.flush();
-        !open
+        true
     }
 
-    /// Writes what waits as one frame, syncs it, and tells everyone.
-    fn flush(&mut self) {
+    /// Writes what waits as one frame, syncs it, and tells everyone. Returns whether it did:
+    /// space is waited for aside only.
+    fn flush(&mut self, place: Place) -> bool {
         if self.waiting.items.is_empty() {
-            return;
+            return true;
         }
-        let items = std::mem::take(&mut self.waiting.items);
-        let slots = std::mem::take(&mut self.waiting.slots);
-        self.waiting.bytes = 0;
         let result = match &self.failed {
             Some(cause) => Err(cause.clone()),
-            None => self.write(&items, &slots).map_err(|error| {
-                let cause =
-                    format!("write to the log in {}: {error}", self.shared.folder.display());
-                tracing::error!("{cause}; this member stops taking writes");
-                self.failed = Some(cause.clone());
-                cause
-            }),
+            None => match self.write(place) {
+                Err(error) if place == Place::Here && is_no_space(&error) => return false,
+                Err(error) => {
+                    let cause =
+                        format!("write to the log in {}: {error}", self.shared.folder.display());
+                    tracing::error!("{cause}; this member stops taking writes");
+                    self.failed = Some(cause.clone());
+                    Err(cause)
+                }
+                Ok(()) => Ok(()),
+            },
         };
-        for done in self.waiting.done.drain(..) {
+        let Waiting { items, done, purges, .. } = std::mem::take(&mut self.waiting);
+        if result.is_ok() {
+            self.follow(items);
+            if purges {
+                self.give_back_unused();
+            }
+        }
+        for done in done {
             done(result.clone().map_err(io::Error::other));
+        }
+        true
+    }
+
+    /// Takes note of what the next segment has to begin with.
+    fn follow(&mut self, items: Vec<Item>) {
+        for item in items {
+            match item {
+                Item::State(state) => self.state = Some(state),
+                Item::Purge { index, term } => self.purged = self.purged.max(Some((index, term))),
+                Item::Entry(_) | Item::Cut { .. } => {}
+            }
         }
     }
 
-    fn write(&mut self, items: &[Item], slots: &[(u64, u64)]) -> io::Result<()> {
+    /// Writes what waits. If it fails for want of space it can be called again.
+    fn write(&mut self, place: Place) -> io::Result<()> {
         self.buffer.clear();
-        let bodies = frame::encode(self.sequence, items, &mut self.buffer);
+        let mut bodies = frame::encode(self.sequence, &self.waiting.items, &mut self.buffer);
         if self.segment.offset + self.buffer.len() as u64 > self.segment.size {
-            self.roll(self.buffer.len() as u64)?;
+            self.roll(self.buffer.len() as u64, place)?;
+        }
+        if self.segment.offset == 0 && self.segment.number > 1 {
+            self.put_head(place)?;
             // The segment's own first frame has taken the sequence.
             self.buffer.clear();
-            frame::encode(self.sequence, items, &mut self.buffer);
+            bodies = frame::encode(self.sequence, &self.waiting.items, &mut self.buffer);
         }
         let at = self.segment.offset;
-        self.put_frame()?;
+        self.put_frame(place)?;
         let mut shared = self.shared.slots();
-        for ((index, id), body) in slots.iter().zip(bodies) {
+        for ((index, id), body) in self.waiting.slots.iter().zip(bodies) {
             let location = Location {
                 segment: self.segment.number,
                 offset: at + body.offset as u64,
@@ -198,15 +266,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes and syncs the buffer as the next frame. Waits for space if there is none: what
-    /// was admitted cannot be refused any more, and Raft must not see a failed disk. That
+    /// Writes and syncs the buffer as the next frame. Aside it waits for space if there is none:
+    /// what was admitted cannot be refused any more, and Raft must not see a failed disk. That
     /// happens only on filesystems that cannot reserve.
-    fn put_frame(&mut self) -> io::Result<()> {
+    fn put_frame(&mut self, place: Place) -> io::Result<()> {
         loop {
             let written = self.segment.file.write_at(&self.buffer, self.segment.offset);
             match written.and_then(|()| self.segment.file.sync()) {
                 Ok(()) => break,
-                Err(error) if is_no_space(&error) => {
+                Err(error) if place == Place::Aside && is_no_space(&error) => {
                     tracing::warn!(folder = %self.shared.folder.display(), "no space left for the log; waiting for some");
                     self.disk.wait_for_space();
                 }
@@ -221,9 +289,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Goes on in a new segment, which begins with the vote and the purge mark: the segments
-    /// before it may go away.
-    fn roll(&mut self, needed: u64) -> io::Result<()> {
+    /// Goes on in a new segment.
+    fn roll(&mut self, needed: u64, place: Place) -> io::Result<()> {
         let folder = self.shared.folder.clone();
         let number = self.segment.number + 1;
         let path = segment_path(&folder, number);
@@ -233,28 +300,30 @@ impl Writer {
             self.spare = false;
             self.disk.open(&path)?
         } else {
-            self.create_waiting(&path, size)?
+            self.create(&path, size, place)?
         };
         self.disk.sync_folder(&folder)?;
         self.shared.slots().files.insert(number, file.clone());
         self.segment = Segment { number, file, offset: 0, size };
-        let (state, purged) = {
-            let slots = self.shared.slots();
-            (slots.state.clone(), slots.purged)
-        };
-        let mut head: Vec<_> = state.map(Item::State).into_iter().collect();
-        head.extend(purged.map(|(index, term)| Item::Purge { index, term }));
-        self.buffer.clear();
-        frame::encode(self.sequence, &head, &mut self.buffer);
-        self.put_frame()?;
         self.reserve();
         Ok(())
     }
 
-    fn create_waiting(&mut self, path: &Path, size: u64) -> io::Result<Arc<dyn DiskFile>> {
+    /// A segment begins with the vote and the purge mark: those before it may go away.
+    fn put_head(&mut self, place: Place) -> io::Result<()> {
+        let mut head: Vec<_> = self.state.clone().map(Item::State).into_iter().collect();
+        head.extend(self.purged.map(|(index, term)| Item::Purge { index, term }));
+        self.buffer.clear();
+        frame::encode(self.sequence, &head, &mut self.buffer);
+        self.put_frame(place)
+    }
+
+    fn create(&mut self, path: &Path, size: u64, place: Place) -> io::Result<Arc<dyn DiskFile>> {
         loop {
             match self.disk.create(path, size) {
-                Err(error) if is_no_space(&error) => self.disk.wait_for_space(),
+                Err(error) if place == Place::Aside && is_no_space(&error) => {
+                    self.disk.wait_for_space()
+                }
                 result => return result,
             }
         }
@@ -283,15 +352,8 @@ impl Writer {
         self.shared.reserved.store(left.max(spare), Ordering::Relaxed);
     }
 
-    /// Records the purge, then gives back segments that hold nothing any more.
-    fn purge(&mut self, index: u64, term: u64) {
-        if self.failed.is_some() {
-            return;
-        }
-        if let Err(error) = self.write(&[Item::Purge { index, term }], &[]) {
-            self.failed = Some(format!("write to the log: {error}"));
-            return;
-        }
+    /// Removes the segments that hold nothing any more.
+    fn give_back_unused(&mut self) {
         let unused: Vec<u64> = {
             let mut slots = self.shared.slots();
             let needed =

@@ -4,21 +4,23 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::io::Read;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use skiff_proto::grpc::raft::SnapshotChunk;
 use skiff_proto::grpc::raft::raft_client::RaftClient;
-use skiff_proto::grpc::raft::{Message, SnapshotChunk};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{ConnectError, Status};
 
+use super::link::{Fault, Link};
 use super::transport::{CallError, Method, Target, Transport};
-use super::{MAX_MESSAGE_BYTES, PeerTls};
+use super::{MAX_MESSAGE_BYTES, PeerTls, WINDOW_BYTES};
 use crate::raft::types::MemberId;
 use crate::snapshot::SnapshotFile;
 
@@ -33,7 +35,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks read ahead of the network.
 const CHUNKS_AHEAD: usize = 4;
 
-type Client = RaftClient<Channel>;
+pub(super) type Client = RaftClient<Channel>;
 
 /// Calls that share a connection. What keeps the cluster alive waits behind nothing large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,7 +43,6 @@ enum Lane {
     Control,
     Log,
     Forward,
-    Snapshot,
 }
 
 fn lane(method: Method) -> Lane {
@@ -54,7 +55,7 @@ fn lane(method: Method) -> Lane {
 }
 
 struct Connection {
-    client: Client,
+    link: Arc<Link>,
     /// Tells this connection from a later one.
     number: u64,
     urls: Vec<String>,
@@ -70,6 +71,8 @@ struct Connections {
 
 pub struct GrpcTransport {
     tls: Option<PeerTls>,
+    /// Where the sockets are; who calls runs elsewhere.
+    sockets: Handle,
     connections: Mutex<Connections>,
 }
 
@@ -80,9 +83,9 @@ impl std::fmt::Debug for GrpcTransport {
 }
 
 impl GrpcTransport {
-    /// Without TLS for loopback only.
+    /// Within the runtime that its connections are to live on. Without TLS for loopback only.
     pub fn new(tls: Option<PeerTls>) -> Self {
-        Self { tls, connections: Mutex::default() }
+        Self { tls, sockets: Handle::current(), connections: Mutex::default() }
     }
 
     fn connections(&self) -> MutexGuard<'_, Connections> {
@@ -90,22 +93,31 @@ impl GrpcTransport {
     }
 
     /// The open connection or a new one, and its number.
-    fn client(&self, to: &Target, lane: Lane) -> Result<(Client, u64), CallError> {
+    fn link(&self, to: &Target, lane: Lane) -> Result<(Arc<Link>, u64), CallError> {
         let mut connections = self.connections();
         if let Some(connection) = connections.open.get(&(to.id, lane))
             && connection.urls == to.urls
+            && !connection.link.is_over()
         {
-            return Ok((connection.client.clone(), connection.number));
+            return Ok((connection.link.clone(), connection.number));
         }
-        let number = connections.opened;
-        connections.opened += 1;
+        let (client, number) = self.client(to, &mut connections)?;
+        let link = Arc::new(Link::open(client, &self.sockets));
+        let (urls, heard) = (to.urls.clone(), Instant::now());
+        let connection = Connection { link: link.clone(), number, urls, heard };
+        connections.open.insert((to.id, lane), connection);
+        Ok((link, number))
+    }
+
+    /// For a new connection, which is opened when it is first used.
+    fn client(&self, to: &Target, all: &mut Connections) -> Result<(Client, u64), CallError> {
+        let number = all.opened;
+        all.opened += 1;
         let endpoint = self.endpoint(to, number).map_err(|cause| not_sent(to, cause))?;
+        let _sockets = self.sockets.enter();
         let client = RaftClient::new(endpoint.connect_lazy())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let (urls, heard) = (to.urls.clone(), Instant::now());
-        let connection = Connection { client: client.clone(), number, urls, heard };
-        connections.open.insert((to.id, lane), connection);
         Ok((client, number))
     }
 
@@ -117,6 +129,8 @@ impl GrpcTransport {
         let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE);
         let Some(tls) = &self.tls else { return Ok(endpoint) };
@@ -145,12 +159,6 @@ impl GrpcTransport {
             connections.open.remove(&(to.id, lane));
         }
     }
-
-    fn failed(&self, to: &Target, lane: Lane, number: u64, status: &Status) -> CallError {
-        self.close(to, lane, number, false);
-        let cause = chain(status);
-        if never_connected(status) { not_sent(to, cause) } else { lost(to, cause) }
-    }
 }
 
 fn not_sent(to: &Target, cause: String) -> CallError {
@@ -162,7 +170,7 @@ fn lost(to: &Target, cause: String) -> CallError {
 }
 
 /// An error and its causes, once each.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -196,29 +204,24 @@ impl Transport for GrpcTransport {
         timeout: Duration,
     ) -> Result<Bytes, CallError> {
         let lane = lane(method);
-        let (mut client, number) = self.client(to, lane)?;
-        let message = Message { body };
-        let answer = async {
-            match method {
-                Method::AppendEntries | Method::Heartbeat => client.append_entries(message).await,
-                Method::Vote => client.vote(message).await,
-                Method::TransferLeader => client.transfer_leader(message).await,
-                Method::Propose => client.propose(message).await,
-                Method::ReadIndex => client.read_index(message).await,
-                Method::Lease => client.lease(message).await,
-                Method::Member => client.change_member(message).await,
-                Method::Members => client.members(message).await,
-            }
-        };
-        match tokio::time::timeout(timeout, answer).await {
+        let (link, number) = self.link(to, lane)?;
+        let mut sent = false;
+        match tokio::time::timeout(timeout, link.call(method, body, &mut sent)).await {
             Ok(Ok(answer)) => {
                 self.heard(to, lane, number);
-                Ok(answer.into_inner().body)
+                Ok(answer)
             }
-            Ok(Err(status)) => Err(self.failed(to, lane, number, &status)),
+            Ok(Err(fault)) => {
+                self.close(to, lane, number, false);
+                Err(match fault {
+                    Fault::NotSent(cause) => not_sent(to, cause),
+                    Fault::Lost(cause) => lost(to, cause),
+                })
+            }
             Err(_) => {
                 self.close(to, lane, number, true);
-                Err(lost(to, format!("{} ms are over", timeout.as_millis())))
+                let cause = format!("{} ms are over", timeout.as_millis());
+                Err(if sent { lost(to, cause) } else { not_sent(to, cause) })
             }
         }
     }
@@ -229,13 +232,15 @@ impl Transport for GrpcTransport {
         header: Bytes,
         file: SnapshotFile,
     ) -> Result<Bytes, CallError> {
-        let (mut client, number) = self.client(to, Lane::Snapshot)?;
+        // A snapshot is rare: its connection, and the buffers that grow on it, are its own.
+        let (mut client, _) = self.client(to, &mut self.connections())?;
         let chunks = ReceiverStream::new(read_chunks(file, header));
         let answer = client.install_snapshot(chunks).await;
-        // A snapshot is rare: its connection, and the buffers that grew on it, go at once.
-        self.close(to, Lane::Snapshot, number, false);
-        let answer = answer.map_err(|status| self.failed(to, Lane::Snapshot, number, &status))?;
-        Ok(answer.into_inner().body)
+        let failed = |status: Status| {
+            let cause = chain(&status);
+            if never_connected(&status) { not_sent(to, cause) } else { lost(to, cause) }
+        };
+        Ok(answer.map_err(failed)?.into_inner().body)
     }
 }
 

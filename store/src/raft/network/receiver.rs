@@ -8,7 +8,6 @@ use futures_util::StreamExt;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::AppendEntriesResponse;
 use openraft::storage::Snapshot;
-use tokio::time::Instant;
 
 use super::envelope::{Envelope, Refusal, encode_answer};
 use super::transport::Method;
@@ -18,7 +17,7 @@ use crate::command::Proposal;
 use crate::core::Core;
 use crate::raft::types::{AppliedTo, MemberId, StoredMembership, encode_members};
 use crate::snapshot::SnapshotFile;
-use crate::store::{Inner, TIMEOUT};
+use crate::store::Inner;
 use crate::wal::disk::Stream;
 
 /// Answers what other members ask of this one.
@@ -43,6 +42,11 @@ impl Receiver {
             Err(refusal) => Err(refusal),
         };
         encode_answer(answer)
+    }
+
+    /// The answer to a call that a newer release may know.
+    pub fn unknown(method: i32) -> Bytes {
+        encode_answer(Err(Refusal::Malformed(format!("it does not know method {method}"))))
     }
 
     /// The answer to a snapshot: its header, then the file's bytes as they come. A stream
@@ -140,10 +144,11 @@ impl Receiver {
         let inner = &self.inner;
         Ok(match method {
             Method::Propose => {
-                let (proposal, deadline) = (Proposal(body), Instant::now() + TIMEOUT);
-                // What is in the log must be readable on every member.
-                proposal.decode()?;
-                forward::encode_applied(&inner.write_here(proposal, deadline).await)
+                let answer = match inner.proposer() {
+                    Some(proposer) => proposer.propose_for_member(Proposal(body)).await?,
+                    None => forward::Forwarded::NotLeader,
+                };
+                forward::encode_applied(&answer)
             }
             Method::Lease => {
                 forward::encode_lease(&inner.lease_here(forward::LeaseCall::decode(body)?).await)

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
 use skiff_proto::grpc::raft::raft_server::{Raft, RaftServer};
-use skiff_proto::grpc::raft::{Message, SnapshotChunk};
+use skiff_proto::grpc::raft::{self as wire, Answer, Call, Message, SnapshotChunk};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
@@ -15,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::receiver::Receiver;
 use super::transport::Method;
-use super::{MAX_MESSAGE_BYTES, PeerTls};
+use super::{MAX_MESSAGE_BYTES, PeerTls, WINDOW_BYTES};
 use crate::store::Store;
 
 /// Takes what other members send.
@@ -29,47 +30,30 @@ impl PeerService {
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
-
-    async fn answer(&self, method: Method, request: Request<Message>) -> Answered {
-        let body = self.receiver.answer(method, request.into_inner().body).await;
-        Ok(Response::new(Message { body }))
-    }
 }
 
 type Answered = Result<Response<Message>, Status>;
 
 #[tonic::async_trait]
 impl Raft for PeerService {
-    async fn append_entries(&self, request: Request<Message>) -> Answered {
-        self.answer(Method::AppendEntries, request).await
-    }
+    type ExchangeStream = BoxStream<'static, Result<Answer, Status>>;
 
-    async fn vote(&self, request: Request<Message>) -> Answered {
-        self.answer(Method::Vote, request).await
-    }
-
-    async fn transfer_leader(&self, request: Request<Message>) -> Answered {
-        self.answer(Method::TransferLeader, request).await
-    }
-
-    async fn propose(&self, request: Request<Message>) -> Answered {
-        self.answer(Method::Propose, request).await
-    }
-
-    async fn read_index(&self, request: Request<Message>) -> Answered {
-        self.answer(Method::ReadIndex, request).await
-    }
-
-    async fn lease(&self, request: Request<Message>) -> Answered {
-        self.answer(Method::Lease, request).await
-    }
-
-    async fn change_member(&self, request: Request<Message>) -> Answered {
-        self.answer(Method::Member, request).await
-    }
-
-    async fn members(&self, request: Request<Message>) -> Answered {
-        self.answer(Method::Members, request).await
+    async fn exchange(
+        &self,
+        request: Request<Streaming<Call>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let receiver = self.receiver.clone();
+        let answers = request.into_inner().map_ok(move |call| {
+            let receiver = receiver.clone();
+            async move {
+                let body = match method(call.method()) {
+                    Some(method) => receiver.answer(method, call.body).await,
+                    None => Receiver::unknown(call.method),
+                };
+                Ok(Answer { id: call.id, body })
+            }
+        });
+        Ok(Response::new(answers.try_buffer_unordered(MAX_CALLS).boxed()))
     }
 
     async fn install_snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Answered {
@@ -83,6 +67,23 @@ impl Raft for PeerService {
     }
 }
 
+fn method(method: wire::Method) -> Option<Method> {
+    Some(match method {
+        wire::Method::Unspecified => return None,
+        wire::Method::AppendEntries => Method::AppendEntries,
+        wire::Method::Heartbeat => Method::Heartbeat,
+        wire::Method::Vote => Method::Vote,
+        wire::Method::TransferLeader => Method::TransferLeader,
+        wire::Method::Propose => Method::Propose,
+        wire::Method::ReadIndex => Method::ReadIndex,
+        wire::Method::Lease => Method::Lease,
+        wire::Method::ChangeMember => Method::Member,
+        wire::Method::Members => Method::Members,
+    })
+}
+
+/// Calls of one stream that are answered at a time; the others wait on the network.
+const MAX_CALLS: usize = 1024;
 /// How long running calls may take once the server stops.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -100,7 +101,9 @@ pub fn serve_peers(
     shutdown: CancellationToken,
 ) -> BoxFuture<'_, Result<(), PeersError>> {
     Box::pin(async move {
-        let mut server = Server::builder();
+        let mut server = Server::builder()
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES);
         if let Some(tls) = tls {
             let config = ServerTlsConfig::new()
                 .identity(Identity::from_pem(&tls.cert_pem, &tls.key_pem))
