@@ -224,9 +224,10 @@ impl Core {
         let applied = AppliedTo::decode(header.meta.applied.clone())?;
         let (term, index) =
             applied.log_id.map_or((0, 0), |id| (crate::raft::types::term_of(&id), id.index()));
-        let file = self.snapshots.keep(file, term, index)?;
+        let kept = self.snapshots.keep(file, term, index, |file| self.note_snapshot(file))?;
+        let file = kept.as_ref().unwrap_or(file);
         let mut fresh = Mvcc::new(self.recent_limit_bytes);
-        fill_engine(&*self.engine, &file, &mut fresh)?;
+        fill_engine(&*self.engine, file, &mut fresh)?;
         let revision = fresh.revision();
         self.queue.reset(revision);
         let mut hub = self.hub();
@@ -236,7 +237,6 @@ impl Core {
         drop(hub);
         *lock(&self.applied) = applied;
         self.applied_index.send_replace(index);
-        *lock(&self.current_snapshot) = Some(file);
         lock(&self.lease_news).clear();
         self.lease_wake.notify_one();
         self.space_wake.notify_one();
@@ -269,14 +269,15 @@ impl Core {
         }
     }
 
+    /// A snapshot has its place.
+    pub fn note_snapshot(&self, file: SnapshotFile) {
+        *lock(&self.current_snapshot) = Some(file);
+    }
+
     /// Up to which entry the current snapshot goes.
     pub fn snapshot_index(&self) -> Option<u64> {
         let header = self.snapshot_file()?.read().ok()?.header;
         Some(AppliedTo::decode(header.meta.applied).ok()?.log_id?.index())
-    }
-
-    pub fn set_snapshot(&self, file: SnapshotFile) {
-        *lock(&self.current_snapshot) = Some(file);
     }
 }
 

@@ -128,7 +128,7 @@ async fn restored_into_three_members() {
         Store::restore(&path, &config).unwrap();
         let store = Store::open(config).await.unwrap();
         let serving = tonic::transport::Server::builder()
-            .add_service(store.peer_service())
+            .add_service(store.peer_service(Default::default()))
             .serve_with_incoming(TcpListenerStream::new(listener));
         servers.spawn(serving);
         stores.push(store);

@@ -56,6 +56,10 @@ impl Engine for Notes {
         Ok(())
     }
 
+    fn compact(&self) -> Result<bool, EngineError> {
+        Ok(true)
+    }
+
     fn flush(&self) -> Result<(), EngineError> {
         Ok(())
     }
@@ -150,4 +154,43 @@ fn a_saved_index_is_used_once_and_only_beside_the_very_same_files() {
     bytes[middle] ^= 1;
     std::fs::write(&index, bytes).unwrap();
     assert!(index_file::take(&path).is_none(), "a bit of the index is wrong");
+}
+
+#[test]
+fn free_space_is_given_back_but_not_under_a_scan() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = RedbEngine::open(&dir.path().join("engine"), 1 << 20).unwrap();
+    let meta = Meta { revision: 1, ..Meta::default() };
+    let record = |main| {
+        let value = vec![main as u8; 4000].into();
+        Record { key: "k".into(), value, create: 2, version: main, lease: 0 }
+    };
+    for portion in 0..10 {
+        let puts = (0..500).map(|n| 1 + portion * 500 + n);
+        let puts = puts.map(|main| (Rev::first_of(main), record(main))).collect();
+        engine.apply(WriteBatch { puts, ..WriteBatch::default() }, Some(&meta)).unwrap();
+    }
+    let removes = (1..=5000).filter(|main| main % 50 != 0).map(Rev::first_of).collect();
+    engine.apply(WriteBatch { removes, ..WriteBatch::default() }, Some(&meta)).unwrap();
+    engine.flush().unwrap();
+    let before = engine.disk_bytes();
+    assert!(before > 5000 * 4000);
+    let mut left = 0;
+    engine
+        .scan(Rev::default(), Rev::first_of(5000), &mut |rev, got| {
+            assert_eq!(got, record(rev.main));
+            if left == 0 {
+                assert!(!engine.compact().unwrap(), "pages are moved under a reader");
+            }
+            left += 1;
+            true
+        })
+        .unwrap();
+    assert_eq!(left, 100);
+    assert!(engine.compact().unwrap());
+    assert!(engine.disk_bytes() < before / 10, "{} of {before}", engine.disk_bytes());
+    assert_eq!(
+        skiff_store::mvcc::Records::record(&engine, Rev::first_of(50)).unwrap(),
+        Some(record(50))
+    );
 }

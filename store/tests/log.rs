@@ -164,6 +164,21 @@ fn purged_segments_are_reused_and_nothing_old_comes_back() {
 }
 
 #[test]
+fn counts_the_newest_entries_that_fit_a_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = open(dir.path());
+    assert_eq!(wal.entries_within(1 << 20, 9), 0);
+    append(&wal, 0..=9, 1);
+    wal.purge(2, 1);
+    let one = entry(3, 1).body.len() as u64;
+    assert_eq!(wal.entries_within(u64::MAX, 9), 7);
+    assert_eq!(wal.entries_within(u64::MAX, 4), 2);
+    assert_eq!(wal.entries_within(3 * one, 8), 3);
+    assert_eq!(wal.entries_within(3 * one - 1, 8), 2);
+    assert_eq!(wal.entries_within(one, 1), 0);
+}
+
+#[test]
 fn a_log_that_jumps_ahead_to_a_snapshot_goes_on_from_there() {
     let dir = tempfile::tempdir().unwrap();
     let wal = open(dir.path());

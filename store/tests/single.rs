@@ -151,6 +151,37 @@ async fn who_does_not_take_its_events_is_cut_off_with_a_word() {
     store.shutdown().await;
 }
 
+/// etcd's `defrag` stops the world; here only reads of what is not in memory wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_defragmentation_gives_space_back_while_writes_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.recent_bytes = 20_000;
+    let store = Store::open(config).await.unwrap();
+    let value = "v".repeat(10_000);
+    for n in 0..2000 {
+        put(&store, &format!("k{}", n % 50), &value).await;
+    }
+    let revision = store.status().revision;
+    store.compact(revision, true).await.unwrap();
+    let before = store.status().db_bytes;
+    assert!(before > 10_000 * 1000, "{before}");
+    let writer = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for n in 0..100 {
+                put(&store, &format!("new{n}"), "v").await;
+            }
+        })
+    };
+    store.defragment().await.unwrap();
+    writer.await.unwrap();
+    let after = store.status().db_bytes;
+    assert!(after < before / 4, "{after} of {before}");
+    assert_eq!(get(&store, "k7").await.unwrap().value, value);
+    store.shutdown().await;
+}
+
 /// etcd #17529: watches that begin anywhere while writes go on miss nothing, twice nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watches_begun_under_load_see_every_revision_once() {

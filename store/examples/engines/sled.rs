@@ -149,6 +149,10 @@ impl Engine for SledEngine {
         Ok(())
     }
 
+    fn compact(&self) -> Result<bool, EngineError> {
+        Ok(true)
+    }
+
     fn flush(&self) -> Result<(), EngineError> {
         guarded("flush", || self.db.flush()).map(|_| ())
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use prost::Message;
 use skiff_proto::grpc::etcdserverpb as pb;
 use tokio::task::JoinSet;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::wire::{Calls, Connection, Failure};
 
@@ -203,7 +204,16 @@ pub async fn fan_out(port: u16, watchers: usize, writes: u64) -> Result<f64, Fai
     Ok(events as f64 / begin.elapsed().as_secs_f64())
 }
 
-pub async fn kv(port: u16) -> Result<pb::kv_client::KvClient<tonic::transport::Channel>, Failure> {
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?;
-    Ok(pb::kv_client::KvClient::new(endpoint.connect().await?))
+async fn connect(port: u16) -> Result<Channel, Failure> {
+    Ok(Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?.connect().await?)
+}
+
+pub async fn kv(port: u16) -> Result<pb::kv_client::KvClient<Channel>, Failure> {
+    Ok(pb::kv_client::KvClient::new(connect(port).await?))
+}
+
+pub async fn maintenance(
+    port: u16,
+) -> Result<pb::maintenance_client::MaintenanceClient<Channel>, Failure> {
+    Ok(pb::maintenance_client::MaintenanceClient::new(connect(port).await?))
 }

@@ -98,6 +98,10 @@ pub trait Engine: Records + Send + Sync + 'static {
     /// Checks what reading all records does not: whether it can be written to.
     fn verify(&self) -> Result<(), EngineError>;
 
+    /// Gives the free space within its files back. Reads wait meanwhile. `false` if it could not
+    /// begin, because a scan is under way.
+    fn compact(&self) -> Result<bool, EngineError>;
+
     /// Makes what was applied so far last, whatever happens to this process.
     fn flush(&self) -> Result<(), EngineError>;
 

@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use ::redb::{Database, Durability, Error, ReadableDatabase, ReadableTable, TableDefinition};
+use ::redb::{
+    CompactionError, Database, Durability, Error, ReadableDatabase, ReadableTable, TableDefinition,
+};
 use bytes::Bytes;
 
 use super::{Engine, EngineError, Meta, Visit};
@@ -253,6 +255,15 @@ impl Engine for RedbEngine {
             // What it could mend it has; whether that is all is for the digest to say.
             db.as_mut().ok_or(Error::DatabaseClosed)?.check_integrity()?;
             Ok(())
+        })
+    }
+
+    fn compact(&self) -> Result<bool, EngineError> {
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        guarded("compact", || match db.as_mut().ok_or(Error::DatabaseClosed)?.compact() {
+            Ok(_) => Ok(true),
+            Err(CompactionError::TransactionInProgress) => Ok(false),
+            Err(error) => Err(error.into()),
         })
     }
 

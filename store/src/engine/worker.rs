@@ -33,6 +33,10 @@ enum Job {
     Write(Held),
     /// Answered when everything before has been taken.
     Barrier(oneshot::Sender<()>),
+    /// Answered when what was written before lasts.
+    Flush(oneshot::Sender<Result<(), EngineError>>),
+    /// Answered when the engine's free space has been given back, or could not be.
+    Compact(oneshot::Sender<Result<bool, EngineError>>),
     Close,
 }
 
@@ -109,6 +113,24 @@ impl EngineQueue {
         wait.await.map_err(|_| EngineStopped)
     }
 
+    /// Makes what was written before last. On the engine's thread: it writes again as soon as it
+    /// has written, and who waits for the engine beside it may wait for long.
+    pub async fn flush(&self) -> Result<(), EngineError> {
+        self.pass_on().await.map_err(|_| stopped("flush"))?;
+        let (done, wait) = oneshot::channel();
+        self.jobs.send(Job::Flush(done)).await.map_err(|_| stopped("flush"))?;
+        wait.await.map_err(|_| stopped("flush"))?
+    }
+
+    /// Has the engine give back its free space, after what was written before. What is written
+    /// meanwhile waits in the queue. `false` if a scan is under way.
+    pub async fn compact(&self) -> Result<bool, EngineError> {
+        self.pass_on().await.map_err(|_| stopped("compact"))?;
+        let (done, wait) = oneshot::channel();
+        self.jobs.send(Job::Compact(done)).await.map_err(|_| stopped("compact"))?;
+        wait.await.map_err(|_| stopped("compact"))?
+    }
+
     /// Ends the thread, after what is held and queued.
     pub async fn close(&self) {
         // Already gone is as good.
@@ -130,6 +152,10 @@ impl EngineQueue {
     pub fn reset(&self, persisted: Revision) {
         self.persisted.store(persisted, Ordering::Release);
     }
+}
+
+fn stopped(operation: &'static str) -> EngineError {
+    EngineError::Failed { operation, fault: EngineStopped.to_string() }
 }
 
 /// What the engine has not been given yet.
@@ -214,6 +240,8 @@ fn round(
         }
         // Who has gone away does not want to know.
         Job::Barrier(done) => drop(done.send(())),
+        Job::Flush(done) => drop(done.send(engine.flush())),
+        Job::Compact(done) => drop(done.send(engine.compact())),
         Job::Close => queue.close(),
     }
     Ok(())

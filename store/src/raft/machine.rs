@@ -112,8 +112,19 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf>, io::Error> {
-        let Some(file) = self.core.snapshot_file() else { return Ok(None) };
-        describe(file).map(Some)
+        loop {
+            let Some(file) = self.core.snapshot_file() else { return Ok(None) };
+            match describe(file.clone()) {
+                Ok(snapshot) => return Ok(Some(snapshot)),
+                Err(error) => {
+                    let now = self.core.snapshot_file();
+                    if now.is_none_or(|now| now.path() == file.path()) {
+                        return Err(error);
+                    }
+                    // It has gone for a later one meanwhile.
+                }
+            }
+        }
     }
 }
 
@@ -127,7 +138,10 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> Result<SnapshotOf, io::Error> {
         let file = match self.core.snapshot_file() {
             Some(file) => file,
-            None => write_snapshot(&self.core).await.map_err(io::Error::other)?,
+            None => {
+                let written = write_snapshot(&self.core).await.map_err(io::Error::other)?;
+                written.ok_or_else(|| io::Error::other("a later snapshot came meanwhile"))?
+            }
         };
         describe(file)
     }
@@ -202,24 +216,30 @@ impl Drop for View {
     }
 }
 
-/// Writes a snapshot of the state as it is now to the disk, and makes it the current one.
-pub async fn write_snapshot(core: &Arc<Core>) -> Result<SnapshotFile, SnapshotFailed> {
+/// Writes a snapshot of the state as it is now to the disk, and makes it the current one;
+/// `None` if another member's, of a later state, came meanwhile.
+pub async fn write_snapshot(core: &Arc<Core>) -> Result<Option<SnapshotFile>, SnapshotFailed> {
     let view = View::new(core.clone());
     view.settle().await?;
+    let (header, at) = (view.header(), view.applied.log_id);
+    let (revision, writing) = (view.meta.revision, core.clone());
     let written = core.background.run("write snapshot", move || {
-        let snapshots = &view.core.snapshots;
-        let file = snapshots.write(&view.header(), |writer| view.fill(writer))?;
-        let (term, index) = view.applied.log_id.map_or((0, 0), |id| (term_of(&id), id.index()));
-        let file = snapshots.keep(&file, term, index)?;
-        // The log before it goes next. The snapshot makes up for what the engine loses, but
-        // reading it all is not what a start after a crash should begin with.
-        view.core.engine.flush()?;
-        Ok::<_, SnapshotFailed>((file, view))
+        let snapshots = &writing.snapshots;
+        let file = snapshots.write(&header, |writer| {
+            // It goes when it is read, not only when the disk has it: what has been compacted
+            // stays in the engine as long.
+            let view = view;
+            view.fill(writer)
+        })?;
+        let (term, index) = at.map_or((0, 0), |id| (term_of(&id), id.index()));
+        snapshots.keep(&file, term, index, |file| writing.note_snapshot(file))
     });
-    let (file, view) = written.await??;
-    core.set_snapshot(file.clone());
-    tracing::info!(revision = view.meta.revision, path = %file.path().display(), "snapshot written");
-    Ok(file)
+    let Some(file) = written.await?? else { return Ok(None) };
+    // The log before it goes next. The snapshot makes up for what the engine loses, but reading
+    // it all is not what a start after a crash should begin with.
+    core.queue.flush().await?;
+    tracing::info!(revision, path = %file.path().display(), "snapshot written");
+    Ok(Some(file))
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -7,8 +7,8 @@
 
 use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::format::{Header, SnapshotError, SnapshotReader, SnapshotWriter};
 use crate::wal::disk::{Disk, Stream, create_anew};
@@ -74,6 +74,7 @@ pub struct SnapshotFolder {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     temporary: AtomicU64,
+    keeping: Mutex<()>,
 }
 
 fn io_error(operation: &'static str) -> impl FnOnce(io::Error) -> SnapshotError {
@@ -95,7 +96,7 @@ impl SnapshotFolder {
                 disk.remove(&path).map_err(io_error("remove an unfinished one"))?;
             }
         }
-        Ok(Self { disk, path, temporary: AtomicU64::new(0) })
+        Ok(Self { disk, path, temporary: AtomicU64::new(0), keeping: Mutex::default() })
     }
 
     fn all(&self) -> Result<Vec<PathBuf>, SnapshotError> {
@@ -145,24 +146,58 @@ impl SnapshotFolder {
         Ok(file)
     }
 
-    /// Gives a complete file its place, for good, and removes the ones before it.
+    /// Gives a complete file its place, for good, and then removes the ones before it; `noted` is
+    /// told of it in between, so that nobody is sent to one that is gone. `None` if there is a
+    /// later one by now: one that was being written while another member's came must not take
+    /// its place, for the log before that one may be gone.
     pub fn keep(
         &self,
         file: &SnapshotFile,
         term: u64,
         index: u64,
-    ) -> Result<SnapshotFile, SnapshotError> {
+        noted: impl FnOnce(SnapshotFile),
+    ) -> Result<Option<SnapshotFile>, SnapshotError> {
+        let _one_at_a_time = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path.join(format!("{term:08x}-{index:016x}.snap"));
+        if self.all()?.last().is_some_and(|newest| *newest > path) {
+            return Ok(None);
+        }
         if file.path() != path {
             file.open()?.sync().map_err(io_error("sync"))?;
             self.disk.rename(file.path(), &path).map_err(io_error("rename"))?;
         }
         self.disk.sync_folder(&self.path).map_err(io_error("sync its folder"))?;
+        let kept = SnapshotFile::new(self.disk.clone(), path, false);
+        noted(kept.clone());
         for old in self.all()? {
-            if old != path {
+            if old != kept.path() {
                 self.disk.remove(&old).map_err(io_error("remove the one before"))?;
             }
         }
-        Ok(SnapshotFile::new(self.disk.clone(), path, false))
+        Ok(Some(kept))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::disk::RealDisk;
+
+    #[test]
+    fn one_of_an_earlier_state_does_not_take_the_place_of_a_later_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = SnapshotFolder::open(Arc::new(RealDisk), dir.path().join("s")).unwrap();
+        let written = || {
+            let header = Header { cluster_id: 1, meta: Default::default(), leases: Vec::new() };
+            folder.write(&header, |_| Ok(())).unwrap()
+        };
+        let (early, late) = (written(), written());
+        let late = folder.keep(&late, 2, 9, drop).unwrap().expect("the first one");
+        assert!(folder.keep(&early, 2, 8, drop).unwrap().is_none());
+        assert!(folder.keep(&early, 1, 10, drop).unwrap().is_none());
+        assert_eq!(folder.all().unwrap(), [late.path()]);
+        let latest = folder.keep(&written(), 3, 9, drop).unwrap().expect("it is later");
+        drop((early, late));
+        assert_eq!(folder.all().unwrap(), [latest.path()]);
     }
 }

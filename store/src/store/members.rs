@@ -12,6 +12,7 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Instant as _};
 use skiff_proto::grpc::raft::raft_server::RaftServer;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::forward::{Fault, TIMEOUT};
 use super::{Inner, Store};
@@ -65,9 +66,10 @@ type Changes = ChangeMembers<MemberId, MemberNode>;
 
 impl Store {
     /// The service other members call. To be served on this member's peer URLs, with the
-    /// peers' TLS.
-    pub fn peer_service(&self) -> RaftServer<PeerService> {
-        PeerService::server(self.receiver())
+    /// peers' TLS. Its streams take no more calls after `shutdown`, and end once those that run
+    /// are answered.
+    pub fn peer_service(&self, shutdown: CancellationToken) -> RaftServer<PeerService> {
+        PeerService::server(self.receiver(), shutdown)
     }
 
     /// Answers other members' calls, for a transport of the caller's own.

@@ -309,7 +309,8 @@ async fn start_raft(
         install_snapshot_timeout: 60_000,
         // Snapshots are written by our own task; see `snapshotter`.
         snapshot_policy: openraft::SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: config.snapshot_keep_entries,
+        // Nor does the library purge the log by itself.
+        max_in_snapshot_log_to_keep: u64::MAX,
         purge_batch_size: 1,
         enable_pre_vote: Some(true),
         // A leader that comes back has lost what it had sent out but not synced. Leading on in

@@ -105,7 +105,7 @@ impl Store {
         });
         let file = file.map_err(fault)?;
         reader.finish().map_err(fault)?;
-        folder.keep(&file, 0, 0)?;
+        folder.keep(&file, 0, 0, drop)?;
         // Last, so that a restore that did not finish is known as one.
         identity::load(&*disk, config)
     }

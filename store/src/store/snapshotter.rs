@@ -30,6 +30,11 @@ pub(super) async fn run(inner: Arc<Inner>) {
         if log_bytes < threshold + failed_at_bytes {
             continue;
         }
+        let (applied, covered) = (inner.core.applied().log_id, inner.core.snapshot_index());
+        if applied.is_none_or(|id| covered.is_some_and(|covered| id.index() <= covered)) {
+            // What fills the log is not applied yet, so no snapshot can stand for it.
+            continue;
+        }
         match compact_log(&inner).await {
             Ok(()) => failed_at_bytes = 0,
             Err(error) => {
@@ -44,7 +49,9 @@ pub(super) async fn run(inner: Arc<Inner>) {
 pub(super) async fn compact_log(
     inner: &Inner,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    write_snapshot(&inner.core).await?;
+    if write_snapshot(&inner.core).await?.is_none() {
+        return Ok(());
+    }
     let index = inner.core.snapshot_index();
     inner.raft.trigger().snapshot().await?;
     // The log may go only once Raft has taken note of the snapshot.
@@ -56,8 +63,16 @@ pub(super) async fn compact_log(
     )
     .await?;
     if let Some(index) = index {
-        let keep = if inner.sole_voter.is_only() { 0 } else { inner.config.snapshot_keep_entries };
+        let keep = if inner.sole_voter.is_only() { 0 } else { kept_for_others(inner, index) };
         inner.raft.trigger().purge_log(index.saturating_sub(keep)).await?;
     }
     Ok(())
+}
+
+/// Entries that stay for members which lag a little. They must not by themselves be enough for
+/// the next snapshot.
+fn kept_for_others(inner: &Inner, index: u64) -> u64 {
+    let config = &inner.config;
+    let fitting = inner.wal.entries_within(config.snapshot_log_bytes / 2, index);
+    fitting.min(config.snapshot_keep_entries)
 }

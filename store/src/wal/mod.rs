@@ -202,6 +202,11 @@ impl Wal {
         Ok(entries)
     }
 
+    /// How many entries up to `index` take so many bytes at most.
+    pub fn entries_within(&self, bytes: u64, index: u64) -> u64 {
+        self.shared.slots().entries_within(bytes, index)
+    }
+
     /// Bytes of entries that have not been purged.
     pub fn bytes(&self) -> u64 {
         self.shared.slots().bytes

@@ -180,6 +180,18 @@ impl Slots {
         Ok(entries)
     }
 
+    /// How many entries up to `index` take so many bytes at most.
+    pub fn entries_within(&self, bytes: u64, index: u64) -> u64 {
+        let end = (index + 1).saturating_sub(self.first).min(self.slots.len() as u64);
+        let mut sum = 0;
+        let newest_first = self.slots.range(..end as usize).rev();
+        let within = newest_first.take_while(|slot| {
+            sum += u64::from(slot.len);
+            sum <= bytes
+        });
+        within.count() as u64
+    }
+
     /// The oldest segment that an entry still needs.
     pub fn oldest_segment(&self) -> Option<u64> {
         self.slots.front()?.location.map(|location| location.segment)

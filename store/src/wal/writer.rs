@@ -366,19 +366,22 @@ impl Writer {
             let path = segment_path(&self.shared.folder, number);
             if let Err(error) = self.give_back(&path) {
                 tracing::warn!(path = %path.display(), %error, "cannot remove a segment that is not needed any more");
+                break;
             }
         }
         self.publish();
     }
 
+    /// It is gone for good before a later one is: a log with a gap is a damaged one.
     fn give_back(&mut self, path: &Path) -> io::Result<()> {
         let size = self.disk.open(path)?.len()?;
         if !self.spare && size == self.options.segment_bytes && size > HEADER_BYTES as u64 {
             self.disk.rename(path, &spare_path(&self.shared.folder))?;
             self.spare = true;
-            return Ok(());
+        } else {
+            self.disk.remove(path)?;
         }
-        self.disk.remove(path)
+        self.disk.sync_folder(&self.shared.folder)
     }
 }
 

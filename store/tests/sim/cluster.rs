@@ -214,6 +214,7 @@ impl Cluster {
         }
         if self.hosts[at].stage == Stage::Joining {
             self.tell(format!("member {at} cannot join yet: {fault}"));
+            self.tell_members(at);
             return self.kill(at, false);
         }
         let full = self.hosts[at].disk.state().full;

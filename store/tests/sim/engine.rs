@@ -170,6 +170,10 @@ impl Engine for SimEngine {
         Ok(())
     }
 
+    fn compact(&self) -> Result<bool, EngineError> {
+        Ok(true)
+    }
+
     fn flush(&self) -> Result<(), EngineError> {
         Ok(())
     }

@@ -55,13 +55,18 @@ pub fn new_runtime() -> Runtime {
         .expect("a runtime")
 }
 
+fn name(at: At) -> String {
+    format!("m{at}")
+}
+
+pub fn initial_cluster(members: impl Iterator<Item = At>) -> Vec<InitialMember> {
+    members.map(|at| InitialMember { name: name(at), peer_urls: vec![url(at)] }).collect()
+}
+
 pub fn config(at: At, members: usize) -> Config {
-    let name = |at: At| format!("m{at}");
     let mut config = Config::new(name(at), "/data/store");
-    let member = |at: At| InitialMember { name: name(at), peer_urls: vec![url(at)] };
     // One that joins later knows the first ones, and itself.
-    let all = (0..members).chain((at >= members).then_some(at));
-    config.initial_cluster = all.map(member).collect();
+    config.initial_cluster = initial_cluster((0..members).chain((at >= members).then_some(at)));
     config.peer_urls = vec![url(at)];
     config.max_request_bytes = 4 << 10;
     config.log_segment_bytes = 16 << 10;

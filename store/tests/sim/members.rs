@@ -11,6 +11,7 @@ use skiff_store::InitialState;
 
 use super::cluster::Cluster;
 use super::faults::Mend;
+use super::host::initial_cluster;
 use super::network::{At, url};
 
 /// What a host is to the cluster, as far as it has been seen.
@@ -37,6 +38,15 @@ impl Cluster {
             Ok(())
         });
         self.mend_after(100, Mend::Start(at));
+    }
+
+    /// All that one who joins knows may have been removed meanwhile; then whoever starts it says
+    /// who is there now, as etcd's `--initial-cluster` has to.
+    pub fn tell_members(&mut self, joining: At) {
+        let Some(mut members) = self.current() else { return };
+        members.retain(|at| *at != joining);
+        members.push(joining);
+        self.hosts[joining].config.initial_cluster = initial_cluster(members.into_iter());
     }
 
     pub fn promote_member(&mut self) {

@@ -21,7 +21,7 @@ pub struct Member {
 impl Member {
     pub async fn start(config: Config, listener: TcpListener) -> Self {
         let store = Store::open(config.clone()).await.unwrap();
-        let service = store.peer_service();
+        let service = store.peer_service(Default::default());
         let server = tokio::spawn(async move {
             let incoming = TcpListenerStream::new(listener);
             let served = tonic::transport::Server::builder()

@@ -22,11 +22,12 @@ use crate::store::Store;
 /// Takes what other members send.
 pub struct PeerService {
     receiver: Receiver,
+    shutdown: CancellationToken,
 }
 
 impl PeerService {
-    pub(crate) fn server(receiver: Receiver) -> RaftServer<Self> {
-        RaftServer::new(Self { receiver })
+    pub(crate) fn server(receiver: Receiver, shutdown: CancellationToken) -> RaftServer<Self> {
+        RaftServer::new(Self { receiver, shutdown })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
@@ -43,7 +44,8 @@ impl Raft for PeerService {
         request: Request<Streaming<Call>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let receiver = self.receiver.clone();
-        let answers = request.into_inner().map_ok(move |call| {
+        let calls = request.into_inner().take_until(self.shutdown.clone().cancelled_owned());
+        let answers = calls.map_ok(move |call| {
             let receiver = receiver.clone();
             async move {
                 let body = match method(call.method()) {
@@ -112,7 +114,7 @@ pub fn serve_peers(
         }
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let served = server
-            .add_service(store.peer_service())
+            .add_service(store.peer_service(shutdown.clone()))
             .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
         let drained = async {
             shutdown.cancelled().await;
