@@ -23,7 +23,7 @@ use crate::mvcc::Mvcc;
 use crate::ports::Ports;
 use crate::raft::executor::Executor;
 use crate::raft::log::{LogStore, SoleVoter};
-use crate::raft::machine::Machine;
+use crate::raft::machine::{Machine, write_snapshot};
 use crate::raft::network::peer::Network;
 use crate::raft::types::AppliedTo;
 use crate::snapshot::SnapshotFolder;
@@ -68,6 +68,7 @@ impl Store {
             let opened = ports.background.run("open", blocking).await;
             let Storage { wal, log_writer, core, engine_thread } =
                 opened.map_err(|error| OpenError::Raft(error.to_string()))??;
+            cover_applied(&wal, &core).await?;
             let executor = Executor::start(&ports.background)
                 .map_err(io_error("start Raft's thread for", &dir))?;
             let log_writer = executor.spawn(log_writer.run(ports.background.clone()));
@@ -333,6 +334,19 @@ async fn start_raft(
         raft.with_raft_state(|state| state.membership_state.effective().membership().clone());
     sole_voter.follow(&members.await.map_err(|error| raft_error(&error))?);
     Ok(raft)
+}
+
+/// A member may have applied what its own log had not synced yet, since a majority had it, and a
+/// crash may then leave the engine ahead of the log. The library lets such a log begin after what
+/// is applied, and that only a snapshot may stand for: the engine can be lost.
+async fn cover_applied(wal: &Wal, core: &Arc<Core>) -> Result<(), OpenError> {
+    let applied = core.applied().log_id.map(|id| id.index());
+    let last = wal.last().map(|(index, _)| index);
+    if applied > last && applied > core.snapshot_index() {
+        let written = write_snapshot(core).await;
+        written.map_err(|error| OpenError::Raft(error.to_string()))?;
+    }
+    Ok(())
 }
 
 async fn bootstrap(inner: &Inner) -> Result<(), OpenError> {
