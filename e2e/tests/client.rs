@@ -254,7 +254,10 @@ fn patches_of_three_kinds(cluster: &Cluster) {
 
 fn scale_image_and_rollout(cluster: &Cluster) {
     assert_eq!(sk(cluster, "scale deployment/web --replicas=3"), "deployment.apps/web scaled\n");
-    cluster.wait_field(&["deployment", "web"], "{.status.replicas}", "3", SOON);
+    // A rollout is under way and no pod of it can run, so the controller fills up to what it may:
+    // the replicas and a surge of 25 %, rounded up.
+    cluster.wait_field(&["deployment", "web"], "{.status.replicas}", "4", SOON);
+    cluster.wait_field(&["deployment", "web"], "{.status.unavailableReplicas}", "4", SOON);
     let text = fails(cluster, "scale deployment web --replicas=1 --current-replicas=2");
     assert!(text.contains("Expected replicas to be 2, was 3"), "{text}");
     assert!(fails(cluster, "scale cm sel-a --replicas=1").contains("could not find the requested"));
