@@ -73,6 +73,11 @@ impl Graph {
         self.parts.push(Part { name, needs, run: Box::new(move |context| Box::pin(run(context))) });
     }
 
+    /// How many were added.
+    pub fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
     /// Starts each part as soon as all that it needs are ready, and runs until `shutdown` or
     /// until one ends, which ends all the others. `progress` hears of each part that became
     /// ready, and when.

@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod cork;
 pub mod graph;
+pub mod memory;
 pub mod pki;
 pub mod telemetry;
 pub mod tls;

@@ -9,6 +9,7 @@ mod identities;
 pub mod network;
 pub mod parts;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -85,11 +86,21 @@ pub async fn run(config: ServerConfig) -> anyhow::Result<()> {
     let last_words = "stopping; containers go on, the next start takes them up again";
     tokio::spawn(stop_on_signal(shutdown.clone(), last_words));
     tracing::info!(node = config.node_name, address = %config.node_ip, data = %config.data_dir.display(), "starting");
+    let waited_for = AtomicUsize::new(graph.parts());
+    let report = |part: &'static str, after: Duration| {
+        tracing::info!(part, after_ms = after.as_millis() as u64, "ready");
+        if waited_for.fetch_sub(1, Ordering::Relaxed) == 1 {
+            started();
+        }
+    };
     graph.run(shutdown, report).await
 }
 
-fn report(part: &'static str, after: Duration) {
-    tracing::info!(part, after_ms = after.as_millis() as u64, "ready");
+/// What only the start needed need not stay in memory.
+pub fn started() {
+    if let Err(error) = skiff_kit::memory::release_code() {
+        tracing::debug!(%error, "the code of the start stays in memory");
+    }
 }
 
 pub async fn stop_on_signal(shutdown: CancellationToken, last_words: &'static str) {

@@ -44,6 +44,7 @@ pub async fn run(args: StoreArgs) -> anyhow::Result<()> {
         let served = skiff_store::etcd::serve(store.clone(), listener, tls, shutdown.clone());
         serving.spawn(async move { served.await.map_err(anyhow::Error::from) });
     }
+    crate::server::started();
     let removed = tokio::select! {
         () = store.removed() => true,
         result = all(&mut serving) => {
