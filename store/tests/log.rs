@@ -1,17 +1,18 @@
 //! The write-ahead log by itself: reading back, cutting, purging, rolling, and sharing syncs.
 #![allow(clippy::unwrap_used)]
 
-use std::io;
+mod support;
+
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::path::Path;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use skiff_store::background::Background;
-use skiff_store::wal::disk::{Disk, DiskFile, Lock, RealDisk};
+use skiff_store::wal::disk::{Disk, RealDisk};
 use skiff_store::wal::frame::Entry;
 use skiff_store::wal::{Wal, WalOptions};
+use support::hooked::{Count, Full, Gate, HookedDisk};
 
 fn options() -> WalOptions {
     WalOptions { segment_bytes: 4096, cache_bytes: 0 }
@@ -20,18 +21,18 @@ fn options() -> WalOptions {
 /// A log whose writer shares a runtime with a task that counts, as it does with Raft's.
 struct Log {
     wal: Option<Wal>,
-    beats: Arc<AtomicU64>,
+    beats: Arc<Count>,
     writer: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Log {
     fn open(dir: &Path, disk: impl Disk + 'static, options: WalOptions) -> Self {
         let (wal, writer) = Wal::open(dir, Arc::new(disk), options).unwrap();
-        let beats = Arc::new(AtomicU64::new(0));
+        let beats = Arc::new(Count::default());
         let beating = beats.clone();
         let beat = async move {
             loop {
-                beating.fetch_add(1, Ordering::Relaxed);
+                beating.add_one();
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
@@ -48,10 +49,7 @@ impl Log {
 
     /// The other task goes on.
     fn wait_for_beats(&self, more: u64) {
-        let enough = self.beats.load(Ordering::Relaxed) + more;
-        while self.beats.load(Ordering::Relaxed) < enough {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        self.beats.wait_for(self.beats.now() + more);
     }
 }
 
@@ -191,96 +189,13 @@ fn a_log_that_jumps_ahead_to_a_snapshot_goes_on_from_there() {
     assert_eq!(wal.purged(), Some((1000, 7)));
 }
 
-/// Holds every sync until it is let go, and counts them.
-#[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<(u64, u64)>, Condvar)>);
-
-impl Gate {
-    fn pass(&self) {
-        let (state, changed) = &*self.0;
-        let mut state = state.lock().unwrap();
-        state.0 += 1;
-        changed.notify_all();
-        let ticket = state.0;
-        drop(changed.wait_while(state, |(_, allowed)| *allowed < ticket).unwrap());
-    }
-
-    fn wait_for(&self, syncs: u64) {
-        let (state, changed) = &*self.0;
-        drop(changed.wait_while(state.lock().unwrap(), |(begun, _)| *begun < syncs).unwrap());
-    }
-
-    fn allow(&self, syncs: u64) {
-        self.0.0.lock().unwrap().1 = syncs;
-        self.0.1.notify_all();
-    }
-}
-
-struct GatedDisk(Gate);
-struct GatedFile(Gate, Arc<dyn DiskFile>);
-
-impl DiskFile for GatedFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.1.read_at(buffer, offset)
-    }
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.1.write_at(bytes, offset)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.0.pass();
-        self.1.sync()
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.1.len()
-    }
-}
-
-impl Disk for GatedDisk {
-    fn create(&self, path: &Path, reserve: u64) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(GatedFile(self.0.clone(), RealDisk.create(path, reserve)?)))
-    }
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(GatedFile(self.0.clone(), RealDisk.open(path)?)))
-    }
-    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
-        RealDisk.list(folder)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
-    }
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        RealDisk.sync_folder(folder)
-    }
-    fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
-        RealDisk.free_bytes(folder)
-    }
-    fn exists(&self, path: &Path) -> bool {
-        RealDisk.exists(path)
-    }
-    fn create_folder(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_folder(path)
-    }
-    fn remove_folder(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove_folder(path)
-    }
-    fn wait_for_space(&self) {
-        RealDisk.wait_for_space();
-    }
-    fn lock(&self, path: &Path) -> io::Result<Lock> {
-        RealDisk.lock(path)
-    }
-}
-
 /// etcd #14370: nothing is answered before the sync; and what queues up shares the next one.
 #[test]
 fn nothing_is_done_before_its_sync_and_what_waits_shares_one() {
     let dir = tempfile::tempdir().unwrap();
-    let gate = Gate::default();
+    let gate = Arc::new(Gate::default());
     let big = WalOptions { segment_bytes: 1 << 20, cache_bytes: 0 };
-    let wal = Log::open(dir.path(), GatedDisk(gate.clone()), big);
+    let wal = Log::open(dir.path(), HookedDisk(gate.clone()), big);
     let (tell, told) = mpsc::channel();
     let start = |index: u64| {
         let tell = tell.clone();
@@ -290,18 +205,18 @@ fn nothing_is_done_before_its_sync_and_what_waits_shares_one() {
         );
     };
     start(0);
-    gate.wait_for(1);
+    gate.begun.wait_for(1);
     for index in 1..=100 {
         start(index);
     }
     assert!(told.try_recv().is_err(), "answered before the sync");
     // Readable, though, as Raft demands.
     assert_eq!(wal.read(0, u64::MAX).unwrap().len(), 101);
-    gate.allow(1);
+    gate.allow_one();
     assert_eq!(told.recv().unwrap(), (0, true));
-    gate.wait_for(2);
+    gate.begun.wait_for(2);
     assert!(told.try_recv().is_err(), "answered before the sync");
-    gate.allow(u64::MAX);
+    gate.allow_all();
     let rest: Vec<_> = told.iter().take(100).map(|(index, _)| index).collect();
     assert_eq!(rest, (1..=100).collect::<Vec<_>>());
     assert_eq!(wal.written().0, 2);
@@ -311,120 +226,43 @@ fn nothing_is_done_before_its_sync_and_what_waits_shares_one() {
 #[test]
 fn a_slow_disk_does_not_hold_up_the_tasks_beside_the_log() {
     let dir = tempfile::tempdir().unwrap();
-    let gate = Gate::default();
+    let gate = Arc::new(Gate::default());
     let big = WalOptions { segment_bytes: 1 << 20, cache_bytes: 0 };
-    let wal = Log::open(dir.path(), GatedDisk(gate.clone()), big);
+    let wal = Log::open(dir.path(), HookedDisk(gate.clone()), big);
     let (tell, told) = mpsc::channel();
     let start = |index: u64| {
         let tell = tell.clone();
         wal.append(vec![entry(index, 1)], Box::new(move |_| tell.send(index).unwrap()));
     };
     start(0);
-    gate.wait_for(1);
+    gate.begun.wait_for(1);
     std::thread::sleep(Duration::from_millis(20));
-    gate.allow(1);
+    gate.allow_one();
     assert_eq!(told.recv().unwrap(), 0);
     start(1);
-    gate.wait_for(2);
+    gate.begun.wait_for(2);
     wal.wait_for_beats(10);
     assert!(told.try_recv().is_err(), "answered before the sync");
-    gate.allow(u64::MAX);
+    gate.allow_all();
     assert_eq!(told.recv().unwrap(), 1);
-}
-
-/// A disk that cannot reserve, and is full until it has been waited for.
-#[derive(Clone, Default)]
-struct FullDisk {
-    full: Arc<AtomicBool>,
-    waited: Arc<AtomicU64>,
-}
-struct FullFile(FullDisk, Arc<dyn DiskFile>);
-
-impl FullDisk {
-    fn check(&self) -> io::Result<()> {
-        if self.full.load(Ordering::Relaxed) {
-            Err(io::ErrorKind::StorageFull.into())
-        } else {
-            Ok(())
-        }
-    }
-}
-
-impl DiskFile for FullFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.1.read_at(buffer, offset)
-    }
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.check()?;
-        self.1.write_at(bytes, offset)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.1.sync()
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.1.len()
-    }
-}
-
-impl Disk for FullDisk {
-    fn create(&self, path: &Path, reserve: u64) -> io::Result<Arc<dyn DiskFile>> {
-        self.check()?;
-        Ok(Arc::new(FullFile(self.clone(), RealDisk.create(path, reserve)?)))
-    }
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(FullFile(self.clone(), RealDisk.open(path)?)))
-    }
-    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
-        RealDisk.list(folder)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
-    }
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        RealDisk.sync_folder(folder)
-    }
-    fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
-        RealDisk.free_bytes(folder)
-    }
-    fn exists(&self, path: &Path) -> bool {
-        RealDisk.exists(path)
-    }
-    fn create_folder(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_folder(path)
-    }
-    fn remove_folder(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove_folder(path)
-    }
-    fn wait_for_space(&self) {
-        self.waited.fetch_add(1, Ordering::Relaxed);
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    fn lock(&self, path: &Path) -> io::Result<Lock> {
-        RealDisk.lock(path)
-    }
 }
 
 /// In every place of a segment, its head and the roll to it included.
 #[test]
 fn space_is_waited_for_beside_the_other_tasks_and_nothing_is_written_twice() {
     let dir = tempfile::tempdir().unwrap();
-    let disk = FullDisk::default();
-    let wal = Log::open(dir.path(), disk.clone(), options());
+    let disk = Arc::new(Full::default());
+    let wal = Log::open(dir.path(), HookedDisk(disk.clone()), options());
     wait(|done| wal.save_state("vote".into(), done));
     for index in 0..40 {
-        disk.full.store(true, Ordering::Relaxed);
-        let before = disk.waited.load(Ordering::Relaxed);
+        disk.set(true);
+        let before = disk.waited.now();
         let (tell, told) = mpsc::channel();
         wal.append(vec![entry(index, 1)], Box::new(move |result| tell.send(result).unwrap()));
-        while disk.waited.load(Ordering::Relaxed) == before {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        disk.waited.wait_for(before + 1);
         wal.wait_for_beats(2);
         assert!(told.try_recv().is_err(), "answered though there was no space");
-        disk.full.store(false, Ordering::Relaxed);
+        disk.set(false);
         told.recv().unwrap().unwrap();
     }
     assert!(segments(dir.path()) > 2);

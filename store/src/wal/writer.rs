@@ -212,12 +212,13 @@ impl Writer {
         let Waiting { items, done, purges, .. } = std::mem::take(&mut self.waiting);
         if result.is_ok() {
             self.follow(items);
-            if purges {
-                self.give_back_unused();
-            }
         }
+        let written = result.is_ok();
         for done in done {
             done(result.clone().map_err(io::Error::other));
+        }
+        if written && purges {
+            self.give_back_unused();
         }
         true
     }

@@ -1,6 +1,7 @@
 //! A store in a folder of its own, and short words for requests.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod hooked;
 pub mod members;
 
 use std::path::Path;
@@ -13,7 +14,7 @@ use skiff_store::{Config, Store};
 pub fn config(dir: &Path) -> Config {
     let mut config = Config::new("test", dir.join("store"));
     config.log_segment_bytes = 4 << 20;
-    config.engine_cache_bytes = 2 << 20;
+    config.engine_segment_bytes = 256 << 10;
     config.min_free_bytes = 6 << 20;
     config
 }
