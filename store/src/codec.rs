@@ -142,6 +142,11 @@ impl Decoder {
         Ok(count as usize)
     }
 
+    /// Bytes that follow.
+    pub fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     pub fn rest(self) -> Bytes {
         self.rest
     }

@@ -41,8 +41,8 @@ pub struct Config {
     /// None: members talk in the clear; for loopback only.
     pub peer_tls: Option<PeerTls>,
 
-    /// Of the disk engine's pages.
-    pub engine_cache_bytes: u64,
+    /// A segment of the engine, of which a small store has at most two.
+    pub engine_segment_bytes: u64,
     /// Of the newest records, kept in memory for reads.
     pub recent_bytes: usize,
     /// A segment of the log; two are reserved on disk at any time.
@@ -81,7 +81,7 @@ impl Config {
             peer_urls: vec!["http://127.0.0.1:2380".into()],
             client_urls: vec!["http://127.0.0.1:2379".into()],
             peer_tls: None,
-            engine_cache_bytes: 16 << 20,
+            engine_segment_bytes: 8 << 20,
             recent_bytes: 4 << 20,
             log_segment_bytes: 16 << 20,
             snapshot_log_bytes: 32 << 20,
@@ -106,7 +106,7 @@ impl Config {
         check(!self.name.is_empty(), "name: must not be empty");
         check(!self.data_dir.as_os_str().is_empty(), "data-dir: must not be empty");
         check(!self.peer_urls.is_empty(), "peer URLs: at least one is needed");
-        check(self.engine_cache_bytes >= 1 << 20, "engine cache: at least 1 MiB is needed");
+        check(self.engine_segment_bytes > 0, "engine segment: must hold something");
         let largest = self.max_request_bytes as u64;
         check(
             self.log_segment_bytes >= 2 * largest,

@@ -12,14 +12,12 @@
 //! Locks are taken in the order hub, mvcc. Nothing waits while holding one, except for a
 //! value that has to be read from the engine.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::background::Background;
 use crate::command::{Answer, Command, Outcome, Proposal};
-use crate::engine::index_file::{self, IndexEntry, SavedIndex};
 use crate::engine::worker::{EngineQueue, HOLD_RECORDS};
 use crate::engine::{Engine, EngineError, Meta};
 use crate::kv::{KeyValue, KvError, LeaseId, Revision, WatchMessage};
@@ -243,32 +241,6 @@ impl Core {
         Ok(())
     }
 
-    /// Closes the engine, which nobody writes any more, and saves the index beside it. The next
-    /// start does without it, only slower, if this fails or finds that the two do not agree.
-    pub fn close_engine(&self, engine: &Path) {
-        let meta = self.engine.meta();
-        if let Err(error) = self.engine.close() {
-            tracing::warn!(engine = %engine.display(), %error, "cannot close the engine; the next start replays more of the log");
-            return;
-        }
-        let mvcc = self.mvcc();
-        let meta = match meta {
-            Ok(Some(meta)) if meta.revision == mvcc.revision() && meta.digest == mvcc.digest() => {
-                meta
-            }
-            _ => return,
-        };
-        let entries = mvcc.index().versions().map(|(key, version, latest)| {
-            let lease = if latest { mvcc.leases().of(key) } else { 0 };
-            IndexEntry { key: key.clone(), version: *version, lease }
-        });
-        let mut entries: Vec<_> = entries.collect();
-        entries.sort_unstable_by_key(|entry| entry.version.rev);
-        if let Err(error) = index_file::save(engine, &meta, &entries) {
-            tracing::warn!(engine = %engine.display(), %error, "cannot save the index; the next start reads the whole engine");
-        }
-    }
-
     /// A snapshot has its place.
     pub fn note_snapshot(&self, file: SnapshotFile) {
         *lock(&self.current_snapshot) = Some(file);
@@ -318,8 +290,8 @@ fn note_leases(command: &Command, answer: &Answer, news: &mut Vec<LeaseNews>) {
     }
 }
 
-/// Records are written to the engine in portions of so many.
-const PORTION: usize = 2048;
+/// Records are written to the engine in portions of so many bytes.
+const PORTION_BYTES: usize = 256 << 10;
 
 /// Empties the engine and fills it from a verified snapshot. Its meta comes last, so that
 /// an engine that was filled half is known as such.
@@ -336,33 +308,30 @@ fn fill_engine(
         // A snapshot has each lease once, granted with a TTL that was accepted before.
         let _ = mvcc.load_lease(*id, *ttl_seconds);
     }
-    let mut batch = WriteBatch::default();
+    let (mut batch, mut bytes) = (WriteBatch::default(), 0);
     while let Some((rev, record)) = reader.next_record()? {
         mvcc.load_record(rev, &record);
+        bytes += record.size() as usize;
         batch.puts.push((rev, record));
-        if batch.puts.len() >= PORTION {
-            engine.apply(std::mem::take(&mut batch), None)?;
+        if bytes >= PORTION_BYTES {
+            engine.apply(&batch, None)?;
+            (batch, bytes) = (WriteBatch::default(), 0);
         }
     }
     batch.leases =
         header.leases.iter().map(|(id, ttl_seconds)| (*id, Some(*ttl_seconds))).collect();
     let meta = Meta { digest: mvcc.digest(), ..header.meta };
-    engine.apply(batch, Some(&meta))?;
+    engine.apply(&batch, Some(&meta))?;
     mvcc.finish_load(meta.revision, meta.compacted);
     Ok(())
 }
 
-/// The state as the engine holds it. An error means that it has to be rebuilt. `saved` is the
-/// index that was found to fit it, if there was one.
+/// The state as the engine holds it. An error means that it has to be rebuilt.
 pub fn load(
     engine: &dyn Engine,
-    saved: Option<SavedIndex>,
     recent_limit_bytes: usize,
 ) -> Result<(Mvcc, AppliedTo), EngineError> {
     let mut mvcc = Mvcc::new(recent_limit_bytes);
-    if saved.is_none() {
-        engine.verify()?;
-    }
     let Some(meta) = engine.meta()? else {
         return Ok((mvcc, AppliedTo::default()));
     };
@@ -372,12 +341,7 @@ pub fn load(
         }
     }
     mvcc.load_alarms(meta.alarms.clone());
-    match saved.filter(|saved| saved.meta == meta) {
-        Some(saved) => saved.read(|entry| {
-            mvcc.load_version(&entry.key, entry.version, entry.lease);
-        })?,
-        None => read_through(engine, &meta, &mut mvcc)?,
-    }
+    read_through(engine, &meta, &mut mvcc)?;
     if mvcc.digest() != meta.digest {
         return Err(EngineError::Inconsistent);
     }

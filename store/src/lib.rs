@@ -7,16 +7,16 @@
 //!    +------------- core: mvcc (pure), watch groups, leases
 //!                                            |
 //!                                            v later, unsynced
-//!                                engine (redb), rebuilt from snapshot + log if it is lost
+//!                                engine (segments), rebuilt from snapshot + log if it is lost
 //! ```
 //!
 //! What is on disk and counts: the log (with the vote), and the newest snapshot. The log is
 //! purged only up to a snapshot that has been synced. The engine is a cache of the two.
 //!
-//! `mvcc` and `wal::frame` are pure: no runtime, no I/O, no clock. `wal::disk` is the port
-//! to the disk, [`engine::Engine`] the one to the engine, [`Transport`] the one to other
-//! members; [`Ports`] holds them together, and a simulation gives its own. The Raft library
-//! is met in `raft` only, redb in `engine::redb` only.
+//! `mvcc`, `wal::frame` and `engine::segments::{frame, table, plan}` are pure: no runtime, no
+//! I/O, no clock. `wal::disk` is the port to the disk, [`Transport`] the one to other members;
+//! [`Ports`] holds them together, and a simulation gives its own. The Raft library is met in
+//! `raft` only.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod answer;
@@ -38,7 +38,7 @@ pub mod wal;
 
 pub use crate::mvcc::alarm::{AlarmChange, RaisedAlarm};
 pub use config::{Config, ConfigError, InitialMember, InitialState};
-pub use ports::{OpenEngine, Ports};
+pub use ports::Ports;
 pub use raft::network::PeerTls;
 pub use raft::network::receiver::Receiver;
 pub use raft::network::server::{PeerService, PeersError, serve_peers};

@@ -1,18 +1,21 @@
-//! The engine: what its queue holds back and when it lets go, and the index beside it.
+//! The engine's queue: what it holds back and when it lets go. What the engine itself does is in
+//! its modules' tests, and in the simulation.
 #![allow(clippy::unwrap_used)]
+
+mod support;
 
 use std::sync::{Arc, Mutex};
 
 use skiff_store::background::Background;
-use skiff_store::engine::index_file::{self, IndexEntry};
-use skiff_store::engine::redb::RedbEngine;
+use skiff_store::engine::segments::SegmentEngine;
 use skiff_store::engine::worker::{EngineQueue, HOLD_LOG_BYTES};
-use skiff_store::engine::{Engine, EngineError, Meta, Visit};
+use skiff_store::engine::{Engine, EngineError, Meta, Tidy, Visit};
 use skiff_store::kv::{LeaseId, Revision};
-use skiff_store::mvcc::index::Version;
 use skiff_store::mvcc::record::Record;
 use skiff_store::mvcc::revision::Rev;
 use skiff_store::mvcc::{ReadFault, Records, WriteBatch};
+use skiff_store::wal::disk::{Disk, RealDisk};
+use support::hooked::{Full, HookedDisk};
 
 /// The revisions put and removed, and the meta's.
 type Written = (Vec<Revision>, Vec<Revision>, Revision);
@@ -28,7 +31,7 @@ impl Records for Notes {
 }
 
 impl Engine for Notes {
-    fn apply(&self, batch: WriteBatch, meta: Option<&Meta>) -> Result<(), EngineError> {
+    fn apply(&self, batch: &WriteBatch, meta: Option<&Meta>) -> Result<(), EngineError> {
         let puts = batch.puts.iter().map(|(rev, _)| rev.main).collect();
         let removes = batch.removes.iter().map(|rev| rev.main).collect();
         let revision = meta.map_or(0, |meta| meta.revision);
@@ -52,12 +55,8 @@ impl Engine for Notes {
         Ok(())
     }
 
-    fn verify(&self) -> Result<(), EngineError> {
-        Ok(())
-    }
-
-    fn compact(&self) -> Result<bool, EngineError> {
-        Ok(true)
+    fn tidy(&self, _: Tidy) -> Result<bool, EngineError> {
+        Ok(false)
     }
 
     fn flush(&self) -> Result<(), EngineError> {
@@ -82,7 +81,8 @@ fn put(main: Revision, log_bytes: usize) -> (WriteBatch, Meta) {
 #[tokio::test]
 async fn small_batches_wait_for_each_other() {
     let engine = Arc::new(Notes::default());
-    let (queue, thread) = EngineQueue::start(engine.clone(), 1, &Background::Threads).unwrap();
+    let (queue, thread) =
+        EngineQueue::start(engine.clone(), Arc::new(RealDisk), 1, &Background::Threads).unwrap();
     let write = async |main, log_bytes, removes: &[Revision]| {
         let (mut batch, meta) = put(main, log_bytes);
         batch.removes = removes.iter().map(|main| Rev::first_of(*main)).collect();
@@ -107,90 +107,99 @@ async fn small_batches_wait_for_each_other() {
     assert_eq!(*engine.0.lock().unwrap(), written);
 }
 
-fn entry(key: &'static str, main: Revision) -> IndexEntry {
-    let record = Record { key: key.into(), value: "v".into(), create: main, version: 1, lease: 7 };
-    let version = Version::of(Rev::first_of(main), &record);
-    IndexEntry { key: record.key, version, lease: 7 }
-}
-
-#[test]
-fn a_saved_index_is_used_once_and_only_beside_the_very_same_files() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("engine");
-    let meta = Meta { revision: 3, ..Meta::default() };
-    let record = Record::tombstone("k".into());
-    let write = |main| {
-        let engine = RedbEngine::open(&path, 1 << 20).unwrap();
-        let puts = vec![(Rev::first_of(main), record.clone())];
-        engine.apply(WriteBatch { puts, ..WriteBatch::default() }, Some(&meta)).unwrap();
-        engine.close().unwrap();
+fn records(engine: &dyn Engine) -> Vec<Revision> {
+    let mut found = Vec::new();
+    let all = Rev::new(Revision::MAX, u32::MAX);
+    let visit = &mut |rev: Rev, _| {
+        found.push(rev.main);
+        true
     };
-    let entries = [entry("a", 2), entry("b", 3)];
-    write(2);
-    index_file::save(&path, &meta, &entries).unwrap();
-    let saved = index_file::take(&path).expect("it fits");
-    assert_eq!(saved.meta, meta);
-    let mut read = Vec::new();
-    saved.read(|entry| read.push(entry)).unwrap();
-    assert_eq!(read, entries);
-    assert!(index_file::take(&path).is_none(), "it is used once");
-
-    index_file::save(&path, &meta, &entries).unwrap();
-    write(3);
-    assert!(index_file::take(&path).is_none(), "the engine has gone on");
-
-    index_file::save(&path, &meta, &entries).unwrap();
-    let db = path.join("state.redb");
-    let mut bytes = std::fs::read(&db).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(&db, bytes).unwrap();
-    assert!(index_file::take(&path).is_none(), "a bit of the engine is wrong");
-
-    index_file::save(&path, &meta, &entries).unwrap();
-    let index = dir.path().join("engine.index");
-    let mut bytes = std::fs::read(&index).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(&index, bytes).unwrap();
-    assert!(index_file::take(&path).is_none(), "a bit of the index is wrong");
+    engine.scan(Rev::default(), all, visit).unwrap();
+    found
 }
 
-#[test]
-fn free_space_is_given_back_but_not_under_a_scan() {
+/// Whoever waits for the engine waits for space with it; nothing is lost, or written twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = RedbEngine::open(&dir.path().join("engine"), 1 << 20).unwrap();
+    let full = Arc::new(Full::default());
+    let disk: Arc<dyn Disk> = Arc::new(HookedDisk(full.clone()));
+    let open = || Arc::new(SegmentEngine::open(disk.clone(), dir.path(), 1 << 20).unwrap());
+    let engine = open();
+    let (queue, thread) =
+        EngineQueue::start(engine.clone(), disk.clone(), 1, &Background::Threads).unwrap();
+    queue.write(vec![put(5, 0)]).await.unwrap();
+    queue.barrier().await.unwrap();
+    full.set(true);
+    queue.write(vec![put(6, HOLD_LOG_BYTES)]).await.unwrap();
+    let waiting = tokio::spawn({
+        let queue = queue.clone();
+        async move { queue.barrier().await }
+    });
+    full.waited.wait_for(2);
+    assert_eq!((queue.persisted().main, records(&*engine)), (5, vec![5]));
+    assert!(!waiting.is_finished());
+    full.set(false);
+    waiting.await.unwrap().unwrap();
+    assert_eq!((queue.persisted().main, records(&*engine)), (6, vec![5, 6]));
+
+    // Closed on a full disk, what it holds is left to the log.
+    full.set(true);
+    queue.write(vec![put(7, HOLD_LOG_BYTES)]).await.unwrap();
+    full.waited.wait_for(full.waited.now() + 1);
+    queue.close().await;
+    thread.unwrap().join().unwrap();
+    engine.close().unwrap();
+    full.set(false);
+    assert_eq!(records(&*open()), [5, 6]);
+}
+
+/// Written once, read back over a restart, and given back when most of it has gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn space_is_given_back_between_writes_and_under_a_scan() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Arc::new(SegmentEngine::open(Arc::new(RealDisk), dir.path(), 64 << 10).unwrap());
+    let engine = open();
     let meta = Meta { revision: 1, ..Meta::default() };
-    let record = |main| {
-        let value = vec![main as u8; 4000].into();
+    let record = |main: Revision| {
+        let value = vec![main as u8; 400].into();
         Record { key: "k".into(), value, create: 2, version: main, lease: 0 }
     };
     for portion in 0..10 {
-        let puts = (0..500).map(|n| 1 + portion * 500 + n);
+        let puts = (1..=500).map(|n| portion * 500 + n);
         let puts = puts.map(|main| (Rev::first_of(main), record(main))).collect();
-        engine.apply(WriteBatch { puts, ..WriteBatch::default() }, Some(&meta)).unwrap();
+        engine.apply(&WriteBatch { puts, ..WriteBatch::default() }, Some(&meta)).unwrap();
     }
     let removes = (1..=5000).filter(|main| main % 50 != 0).map(Rev::first_of).collect();
-    engine.apply(WriteBatch { removes, ..WriteBatch::default() }, Some(&meta)).unwrap();
-    engine.flush().unwrap();
+    engine.apply(&WriteBatch { removes, ..WriteBatch::default() }, Some(&meta)).unwrap();
     let before = engine.disk_bytes();
-    assert!(before > 5000 * 4000);
+    assert!(before > 5000 * 400);
     let mut left = 0;
     engine
         .scan(Rev::default(), Rev::first_of(5000), &mut |rev, got| {
             assert_eq!(got, record(rev.main));
-            if left == 0 {
-                assert!(!engine.compact().unwrap(), "pages are moved under a reader");
-            }
             left += 1;
+            // Moved under the reader, who goes on with the same records.
+            engine.tidy(Tidy::Everything).unwrap();
             true
         })
         .unwrap();
     assert_eq!(left, 100);
-    assert!(engine.compact().unwrap());
+    while engine.tidy(Tidy::Everything).unwrap() {}
     assert!(engine.disk_bytes() < before / 10, "{} of {before}", engine.disk_bytes());
-    assert_eq!(
-        skiff_store::mvcc::Records::record(&engine, Rev::first_of(50)).unwrap(),
-        Some(record(50))
-    );
+    let on_disk: u64 = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
+    assert_eq!(on_disk, engine.disk_bytes());
+    drop(engine);
+    let engine = open();
+    assert_eq!(engine.record(Rev::first_of(50)).unwrap(), Some(record(50)));
+    assert_eq!(engine.record(Rev::first_of(51)).unwrap(), None);
+    assert_eq!(records(&*engine).len(), 100);
+    // Out of order, nothing is written.
+    let puts = vec![(Rev::first_of(7), record(7))];
+    let early = engine.apply(&WriteBatch { puts, ..WriteBatch::default() }, Some(&meta));
+    assert!(matches!(early, Err(EngineError::Inconsistent)), "{early:?}");
+    assert_eq!(records(&*engine).len(), 100);
 }

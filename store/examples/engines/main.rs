@@ -1,4 +1,4 @@
-//! Two engines behind the same trait: redb, which the store uses, and sled beside it.
+//! Three engines behind the same trait: the store's own segments, redb and sled.
 //!
 //! ```text
 //! cargo run --release -p skiff-store --example engines -- [--overwrites 10000000] [--values 100000]
@@ -6,21 +6,25 @@
 //!
 //! Values of 1 KiB are written, then overwritten in random order with the old versions
 //! removed every 100,000, in batches as the engine's thread makes them. Printed: how long
-//! batches took, the disk at the end and at most against the live data, and how long opening and reading
+//! batches took, what the process wrote, the disk at the end and at most against the live data, and how long opening and reading
 //! everything took.
 
+mod redb;
 mod sled;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use skiff_store::engine::redb::RedbEngine;
+use redb::RedbEngine;
+use skiff_store::engine::segments::SegmentEngine;
 use skiff_store::engine::worker::HOLD_RECORDS;
-use skiff_store::engine::{Engine, Meta};
+use skiff_store::engine::{Engine, Meta, Tidy};
 use skiff_store::mvcc::WriteBatch;
 use skiff_store::mvcc::record::Record;
 use skiff_store::mvcc::revision::Rev;
+use skiff_store::wal::disk::RealDisk;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Open = fn(&Path) -> Result<Box<dyn Engine>, Failure>;
@@ -29,7 +33,9 @@ type Open = fn(&Path) -> Result<Box<dyn Engine>, Failure>;
 const BATCH_RECORDS: usize = 256;
 const COMPACT_EVERY: u64 = 100_000;
 const VALUE_BYTES: usize = 1024;
+/// Of redb and sled; the segments have none.
 const CACHE_BYTES: u64 = 16 << 20;
+const SEGMENT_BYTES: u64 = 8 << 20;
 
 #[derive(Parser)]
 struct Args {
@@ -46,7 +52,10 @@ struct Args {
 
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
-    let engines: [(&str, Open); 2] = [
+    let engines: [(&str, Open); 3] = [
+        ("segments", |path| {
+            Ok(Box::new(SegmentEngine::open(Arc::new(RealDisk), path, SEGMENT_BYTES)?))
+        }),
         ("redb", |path| Ok(Box::new(RedbEngine::open(path, CACHE_BYTES)?))),
         ("sled", |path| Ok(Box::new(sled::SledEngine::open(path, CACHE_BYTES)?))),
     ];
@@ -95,7 +104,9 @@ impl Feeder {
     fn apply(&mut self) -> Result<(), Failure> {
         let meta = Meta { revision: self.revision, ..Meta::default() };
         let begin = Instant::now();
-        self.engine.apply(std::mem::take(&mut self.batch), Some(&meta))?;
+        self.engine.apply(&self.batch, Some(&meta))?;
+        self.batch = WriteBatch::default();
+        while self.engine.tidy(Tidy::Needed)? {}
         self.times.push(begin.elapsed());
         Ok(())
     }
@@ -109,7 +120,7 @@ fn measure(name: &str, open: Open, dir: &Path, args: &Args) -> Result<(), Failur
         revision: 1,
         times: Vec::new(),
     };
-    let cpu = cpu_seconds()?;
+    let (cpu, written) = (cpu_seconds()?, written_bytes()?);
     let begin = Instant::now();
     let mut newest = Vec::new();
     for key in 0..args.values {
@@ -137,13 +148,15 @@ fn measure(name: &str, open: Open, dir: &Path, args: &Args) -> Result<(), Failur
     feeder.apply()?;
     feeder.engine.flush()?;
     let (took, cpu) = (begin.elapsed(), cpu_seconds()? - cpu);
+    let written = written_bytes()? - written;
     feeder.times.sort_unstable();
     let at = |permille: usize| feeder.times[(feeder.times.len() - 1) * permille / 1000];
     let live = args.values as f64 * VALUE_BYTES as f64;
     let records = (args.values + args.overwrites) as f64;
     println!(
-        "\r{name}: {took:.1?}, {:.1} us CPU a record, a batch p50 {:.1?} p99 {:.1?} max {:.1?}; disk {:.1} times the live data, {:.1} at most",
+        "\r{name}: {took:.1?}, {:.1} us CPU a record, {:.1} times written, a batch p50 {:.1?} p99 {:.1?} max {:.1?}; disk {:.1} times the live data, {:.1} at most",
         cpu * 1e6 / records,
+        written / (records * VALUE_BYTES as f64),
         at(500),
         at(990),
         at(1000),
@@ -163,6 +176,13 @@ fn measure(name: &str, open: Open, dir: &Path, args: &Args) -> Result<(), Failur
     })?;
     println!("{name}: opened in {opened:.1?}, {seen} records read by {:.1?}", begin.elapsed());
     Ok(())
+}
+
+/// What this process had the kernel write to the disk.
+fn written_bytes() -> Result<f64, Failure> {
+    let io = std::fs::read_to_string("/proc/self/io")?;
+    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    Ok(line.ok_or("no write_bytes")?.parse()?)
 }
 
 fn cpu_seconds() -> Result<f64, Failure> {

@@ -16,7 +16,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use skiff_store::engine::{Engine, EngineError, Meta, Visit};
+use skiff_store::engine::{Engine, EngineError, Meta, Tidy, Visit};
 use skiff_store::kv::LeaseId;
 use skiff_store::mvcc::record::Record;
 use skiff_store::mvcc::revision::Rev;
@@ -83,7 +83,7 @@ impl Records for SledEngine {
 }
 
 impl Engine for SledEngine {
-    fn apply(&self, writes: WriteBatch, meta: Option<&Meta>) -> Result<(), EngineError> {
+    fn apply(&self, writes: &WriteBatch, meta: Option<&Meta>) -> Result<(), EngineError> {
         let mut batch = ::sled::Batch::default();
         for (rev, record) in &writes.puts {
             batch.insert(&record_key(*rev)[..], record.encode());
@@ -145,12 +145,9 @@ impl Engine for SledEngine {
         guarded("clear", || self.db.clear())
     }
 
-    fn verify(&self) -> Result<(), EngineError> {
-        Ok(())
-    }
-
-    fn compact(&self) -> Result<bool, EngineError> {
-        Ok(true)
+    /// It has no means to.
+    fn tidy(&self, _: Tidy) -> Result<bool, EngineError> {
+        Ok(false)
     }
 
     fn flush(&self) -> Result<(), EngineError> {

@@ -7,8 +7,7 @@
 //! its records, and it is thrown away and rebuilt. So what the log lets go never depends on
 //! what the engine has made last: a snapshot file covers it.
 
-pub mod index_file;
-pub mod redb;
+pub mod segments;
 pub mod worker;
 
 use bytes::Bytes;
@@ -26,8 +25,6 @@ pub enum EngineError {
     Failed { operation: &'static str, fault: String },
     #[error("engine: {operation}: no space left")]
     NoSpace { operation: &'static str },
-    #[error("engine: its files are open already")]
-    InUse,
     #[error("engine: its records are not the ones its meta describes")]
     Inconsistent,
     #[error("engine: {0}")]
@@ -80,9 +77,17 @@ impl Meta {
 /// Calls with every record; `false` stops.
 pub type Visit<'a> = &'a mut dyn FnMut(Rev, Record) -> bool;
 
+/// How much space is to be given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tidy {
+    /// Only so much that the engine keeps to its bound.
+    Needed,
+    Everything,
+}
+
 pub trait Engine: Records + Send + Sync + 'static {
-    /// All of it or nothing, and never before an earlier batch.
-    fn apply(&self, batch: WriteBatch, meta: Option<&Meta>) -> Result<(), EngineError>;
+    /// All of it or nothing, and never before an earlier batch. One that failed may be tried again.
+    fn apply(&self, batch: &WriteBatch, meta: Option<&Meta>) -> Result<(), EngineError>;
 
     /// `None`: nothing has been applied yet.
     fn meta(&self) -> Result<Option<Meta>, EngineError>;
@@ -95,14 +100,11 @@ pub trait Engine: Records + Send + Sync + 'static {
     /// Empties it.
     fn clear(&self) -> Result<(), EngineError>;
 
-    /// Checks what reading all records does not: whether it can be written to.
-    fn verify(&self) -> Result<(), EngineError>;
+    /// Gives some space back, for as long as a batch may wait; tells whether there is more to do.
+    /// Reads go on.
+    fn tidy(&self, what: Tidy) -> Result<bool, EngineError>;
 
-    /// Gives the free space within its files back. Reads wait meanwhile. `false` if it could not
-    /// begin, because a scan is under way.
-    fn compact(&self) -> Result<bool, EngineError>;
-
-    /// Makes what was applied so far last, whatever happens to this process.
+    /// Makes what was applied so far last, whatever happens to the machine.
     fn flush(&self) -> Result<(), EngineError>;
 
     /// Makes everything last and lets go of the files, which are not touched after this. Reads

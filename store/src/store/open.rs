@@ -18,7 +18,7 @@ use super::{
 use crate::config::{Config, InitialState};
 use crate::core::{self, Core};
 use crate::engine::worker::EngineQueue;
-use crate::engine::{Engine, EngineError, index_file};
+use crate::engine::{Engine, EngineError};
 use crate::mvcc::Mvcc;
 use crate::ports::Ports;
 use crate::raft::executor::Executor;
@@ -154,13 +154,14 @@ impl Store {
             self.inner.core.queue.close().await;
             let engine_thread = lock(&self.engine_thread).take();
             let (core, executor) = (self.inner.core.clone(), self.executor.clone());
-            let engine = self.inner.config.data_dir.join("engine");
             let joined = self.inner.core.background.run("close", move || {
                 let stopped = executor.stop();
                 // A second call finds it gone, and the folder may be another's by then.
                 let Some(thread) = engine_thread else { return stopped };
                 let ended = thread.join().is_ok() && stopped;
-                core.close_engine(&engine);
+                if let Err(error) = core.engine.close() {
+                    tracing::warn!(%error, "cannot close the engine; the next start replays more of the log");
+                }
                 ended
             });
             well &= joined.await.unwrap_or(false);
@@ -204,8 +205,9 @@ fn open_storage(config: &Config, ports: &Ports, cluster_id: u64) -> Result<Stora
     {
         return Err(OpenError::Lost { path, purged });
     }
-    let (queue, engine_thread) = EngineQueue::start(engine.clone(), mvcc.revision(), background)
-        .map_err(io_error("start the thread of", &path))?;
+    let (queue, engine_thread) =
+        EngineQueue::start(engine.clone(), disk.clone(), mvcc.revision(), background)
+            .map_err(io_error("start the thread of", &path))?;
     let file = current.map(|(file, _)| file);
     let core = Core::new(
         mvcc,
@@ -224,10 +226,8 @@ fn open_storage(config: &Config, ports: &Ports, cluster_id: u64) -> Result<Stora
 type Opened = (Arc<dyn Engine>, Mvcc, AppliedTo);
 
 fn try_engine(path: &Path, ports: &Ports, config: &Config) -> Result<Opened, EngineError> {
-    // Before the engine is opened, which may write to its files.
-    let saved = index_file::take(path);
-    let engine = (ports.open_engine)(path, config)?;
-    let (mvcc, applied) = core::load(&*engine, saved, config.recent_bytes)?;
+    let engine = ports.open_engine(path, config)?;
+    let (mvcc, applied) = core::load(&*engine, config.recent_bytes)?;
     Ok((engine, mvcc, applied))
 }
 
@@ -236,22 +236,16 @@ fn try_engine(path: &Path, ports: &Ports, config: &Config) -> Result<Opened, Eng
 fn open_engine(path: &Path, ports: &Ports, config: &Config) -> Result<Opened, OpenError> {
     let disk = &*ports.disk;
     let suspect = config.data_dir.join("engine.suspect");
-    let ballast = config.data_dir.join("ballast");
-    let mut first = if disk.exists(&suspect) {
+    let first = if disk.exists(&suspect) {
         Err(EngineError::Inconsistent)
     } else {
         try_engine(path, ports, config)
     };
-    if matches!(first, Err(EngineError::NoSpace { .. })) && disk.remove(&ballast).is_ok() {
-        tracing::warn!(path = %ballast.display(), "the disk is full; the space kept for opening is used");
-        first = try_engine(path, ports, config);
-    }
     let opened = match first {
         Ok(opened) => opened,
         Err(EngineError::NoSpace { .. }) => {
             return Err(OpenError::NoSpace { path: path.to_owned() });
         }
-        Err(EngineError::InUse) => return Err(OpenError::Locked { path: path.to_owned() }),
         Err(cause) => {
             set_aside(path, disk, config, &cause)?;
             try_engine(path, ports, config)
@@ -261,16 +255,8 @@ fn open_engine(path: &Path, ports: &Ports, config: &Config) -> Result<Opened, Op
     if disk.exists(&suspect) {
         disk.remove(&suspect).map_err(io_error("remove", &suspect))?;
     }
-    if !disk.exists(&ballast)
-        && let Err(error) = disk.create(&ballast, BALLAST_BYTES)
-    {
-        tracing::warn!(path = %ballast.display(), %error, "cannot keep space for opening on a full disk");
-    }
     Ok(opened)
 }
-
-/// Space that is given up when the engine cannot even be opened without more.
-const BALLAST_BYTES: u64 = 2 << 20;
 
 fn set_aside(
     path: &Path,

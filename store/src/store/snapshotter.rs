@@ -16,6 +16,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
     let mut applied = inner.raft.data_metrics();
     let mut failed_at_bytes = 0;
     let mut looked_at = 0;
+    let mut compacted = inner.core.mvcc().compacted();
     loop {
         if applied.changed().await.is_err() {
             return;
@@ -26,7 +27,13 @@ pub(super) async fn run(inner: Arc<Inner>) {
             inner.core.space_wake.notify_one();
         }
         let log_bytes = inner.wal.bytes();
-        let threshold = inner.config.snapshot_log_bytes.max(inner.core.mvcc().bytes());
+        let (bytes, now) = {
+            let mvcc = inner.core.mvcc();
+            (mvcc.bytes(), mvcc.compacted())
+        };
+        // Behind a compaction there is least to write.
+        let part = if std::mem::replace(&mut compacted, now) == now { 1 } else { 2 };
+        let threshold = inner.config.snapshot_log_bytes.max(bytes / part);
         if log_bytes < threshold + failed_at_bytes {
             continue;
         }

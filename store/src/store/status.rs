@@ -138,18 +138,13 @@ impl Store {
         written.await.map_err(internal)?.map_err(internal)
     }
 
-    /// Writes a snapshot and lets the log before it go; then the engine gives back the space
-    /// that is free in its file. Writes go on all the while, and so do reads of what is in
-    /// memory; reads of other values wait for the engine.
+    /// Writes a snapshot and lets the log before it go; then the engine gives back the space that
+    /// compactions have set free. Writes and reads go on all the while.
     pub async fn defragment(&self) -> Result<(), KvError> {
         let text = |error: &dyn std::fmt::Display| KvError::Internal(error.to_string());
         let compacted = super::snapshotter::compact_log(&self.inner).await;
         compacted.map_err(|error| text(&error))?;
-        if self.inner.core.queue.compact().await.map_err(|error| text(&error))? {
-            return Ok(());
-        }
-        let busy = "defragment: the engine is being read for a snapshot or a hash; try again when that is done";
-        Err(KvError::Internal(busy.to_owned()))
+        self.inner.core.queue.compact().await.map_err(|error| text(&error))
     }
 
     /// How often the log was synced and how many bytes were written to it.

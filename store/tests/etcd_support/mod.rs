@@ -31,7 +31,7 @@ pub struct Served {
 pub fn config(dir: &Path) -> Config {
     let mut config = Config::new("test", dir.join("store"));
     config.log_segment_bytes = 4 << 20;
-    config.engine_cache_bytes = 2 << 20;
+    config.engine_segment_bytes = 256 << 10;
     config.min_free_bytes = 6 << 20;
     config
 }

@@ -81,8 +81,6 @@ pub struct State {
     pub trace: Digest,
     /// Which process uses it; one before has no say any more.
     life: u64,
-    /// Set aside: the engine must be made anew.
-    pub engine_set_aside: bool,
 }
 
 impl State {
@@ -123,6 +121,45 @@ impl State {
         node.durable.resize(node.content.len(), 0);
         for (at, bytes) in node.pending.drain(..) {
             node.durable[at..at + bytes.len()].copy_from_slice(&bytes);
+        }
+    }
+
+    fn within(&self, folder: &Path) -> Vec<(PathBuf, NodeId)> {
+        let within = self.names.iter().filter(|(path, _)| path.parent() == Some(folder));
+        within.map(|(path, node)| (path.clone(), *node)).collect()
+    }
+
+    /// A folder with what is in it goes, or goes elsewhere; at once and for good.
+    fn move_folder(&mut self, from: &Path, to: Option<&Path>) {
+        self.folders.remove(from);
+        self.pending_names.retain(|op| op.folder() != Some(from));
+        let files = self.within(from);
+        self.durable_names.retain(|path, _| path.parent() != Some(from));
+        for (path, node) in files {
+            self.names.remove(&path);
+            if let (Some(to), Some(name)) = (to, path.file_name()) {
+                self.names.insert(to.join(name), node);
+                self.durable_names.insert(to.join(name), node);
+            }
+        }
+        self.folders.extend(to.map(Path::to_owned));
+    }
+
+    /// The files of a folder and what is in them.
+    pub fn copy(&self, folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let content = |(path, node): (PathBuf, NodeId)| (path, self.nodes[node].content.clone());
+        self.within(folder).into_iter().map(content).collect()
+    }
+
+    /// Somebody else puts other files in a folder's place.
+    pub fn replace(&mut self, folder: &Path, files: Vec<(PathBuf, Vec<u8>)>) {
+        self.move_folder(folder, None);
+        self.folders.insert(folder.to_owned());
+        for (path, content) in files {
+            let durable = content.clone();
+            self.names.insert(path.clone(), self.nodes.len());
+            self.durable_names.insert(path, self.nodes.len());
+            self.nodes.push(Node { content, durable, ..Node::default() });
         }
     }
 
@@ -302,9 +339,7 @@ impl Disk for SimDisk {
 
     fn exists(&self, path: &Path) -> bool {
         let state = self.state();
-        state.names.contains_key(path)
-            || state.folders.contains(path)
-            || (path.ends_with("engine") && !state.engine_set_aside)
+        state.names.contains_key(path) || state.folders.contains(path)
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
@@ -314,9 +349,10 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
-        if from.ends_with("engine") {
-            state.engine_set_aside = true;
-            return Ok(());
+        if state.folders.contains(from) {
+            let last = state.operation(self.life(), "rename folder", 0)?;
+            state.move_folder(from, Some(to));
+            return state.end(last);
         }
         let node = state.node(from)?;
         let last = state.operation(self.life(), "rename", node as u64)?;
@@ -340,8 +376,10 @@ impl Disk for SimDisk {
     }
 
     fn remove_folder(&self, path: &Path) -> io::Result<()> {
-        self.state().folders.remove(path);
-        Ok(())
+        let mut state = self.state();
+        let last = state.operation(self.life(), "remove folder", 0)?;
+        state.move_folder(path, None);
+        state.end(last)
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {

@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 
 use super::bugs::Bug;
 use super::disk::SimDisk;
-use super::engine::SimEngine;
+use super::engine::EngineFolder;
 use super::members::Stage;
 use super::network::{At, Door, Network, url};
 use super::random::Random;
@@ -35,7 +35,7 @@ pub struct Process {
 pub struct Host {
     pub at: At,
     pub disk: SimDisk,
-    pub engine: SimEngine,
+    engine: EngineFolder,
     pub process: Option<Process>,
     pub speed: Arc<Mutex<(Speed, Random)>>,
     /// Not driven before then; `None`: running.
@@ -74,6 +74,8 @@ pub fn config(at: At, members: usize) -> Config {
     config.snapshot_keep_entries = 10;
     // Small, so that old values really come from the engine.
     config.recent_bytes = 512;
+    // Small, so that segments fill and are cleaned.
+    config.engine_segment_bytes = 1 << 10;
     config.watch_queue_messages = 16;
     config.heartbeat_ms = 50;
     config.election_timeout_ms = 400;
@@ -85,7 +87,7 @@ impl Host {
         Self {
             at,
             disk: SimDisk::default(),
-            engine: SimEngine::default(),
+            engine: EngineFolder::default(),
             process: None,
             speed: Arc::new(Mutex::new((FAST, random))),
             paused_until_ms: None,
@@ -107,15 +109,8 @@ impl Host {
             };
             Duration::from_micros(random.between(min, max))
         };
-        let (engine, disk) = (self.engine.clone(), self.disk.clone());
         Ports {
             disk: Arc::new(self.disk.next_life()),
-            open_engine: Arc::new(move |_, _| {
-                if std::mem::take(&mut disk.state().engine_set_aside) {
-                    engine.lose_everything();
-                }
-                Ok(Arc::new(engine.clone()))
-            }),
             background: Background::Simulated(Arc::new(pace)),
             transport: Some(network.transport(self.at)),
         }
@@ -125,6 +120,7 @@ impl Host {
     pub fn start(&mut self, network: &Network) {
         assert!(self.process.is_none(), "member {} runs already", self.at);
         self.incarnation += 1;
+        self.engine.look_at(&self.disk);
         let runtime = new_runtime();
         let store: Arc<Mutex<Option<Arc<Store>>>> = Arc::default();
         let failed: Arc<Mutex<Option<String>>> = Arc::default();
@@ -204,10 +200,9 @@ impl Host {
         }
         if power {
             self.disk.state().crash(random);
-            self.engine.crash(random, bug);
+            self.engine.damage(&self.disk, random, bug);
         } else {
             self.disk.state().process_died();
-            self.engine.process_died(random);
         }
     }
 

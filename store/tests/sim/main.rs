@@ -4,14 +4,14 @@
 //! ```text
 //! run ──▶ cluster ──▶ host    a member's process: runtime, clock, pause, kill
 //!            │          ├ disk    loses and tears what was not synced
-//!            │          └ engine  loses its newest batches, or everything
+//!            │          └ engine  and what may happen to its folder besides
 //!            ├──▶ network   late, lost, doubled, out of order, one way
 //!            ├──▶ traffic, watcher ──▶ history ──▶ model ──▶ checker
 //!            └──▶ faults    what goes wrong, and when
 //! ```
 //!
-//! `SKIFF_SIM_SEEDS=10000` runs so many seeds, `SKIFF_SIM_SEED=n` replays one and tells its
-//! story.
+//! `SKIFF_SIM_SEEDS=10000` runs so many seeds, from `SKIFF_SIM_FIRST` on; `SKIFF_SIM_SEED=n`
+//! replays one and tells its story.
 #![allow(clippy::unwrap_used)]
 
 mod bugs;

@@ -1,4 +1,4 @@
-//! The engine on redb 4: one file of copy-on-write pages, each with a checksum.
+//! The engine as it was on redb 4: one file of copy-on-write pages, each with a checksum.
 //!
 //! ```text
 //! records  main i64 BE, sub u32 BE -> record
@@ -14,20 +14,19 @@
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 use ::redb::{
     CompactionError, Database, Durability, Error, ReadableDatabase, ReadableTable, TableDefinition,
 };
 use bytes::Bytes;
 
-use super::{Engine, EngineError, Meta, Visit};
-use crate::kv::LeaseId;
-use crate::mvcc::record::Record;
-use crate::mvcc::revision::Rev;
-use crate::mvcc::{ReadFault, Records, WriteBatch};
-use crate::wal::disk::is_no_space;
+use skiff_store::engine::{Engine, EngineError, Meta, Tidy, Visit};
+use skiff_store::kv::LeaseId;
+use skiff_store::mvcc::record::Record;
+use skiff_store::mvcc::revision::Rev;
+use skiff_store::mvcc::{ReadFault, Records, WriteBatch};
 
 const RECORDS: TableDefinition<&[u8; 12], &[u8]> = TableDefinition::new("records");
 const LEASES: TableDefinition<LeaseId, i64> = TableDefinition::new("leases");
@@ -42,8 +41,6 @@ pub struct RedbEngine {
     /// `None` once it is closed.
     db: RwLock<Option<Database>>,
     file: PathBuf,
-    /// Opening it has read and checked every page already.
-    checked: bool,
     /// Since the last commit that lasts.
     unsynced_bytes: AtomicU64,
 }
@@ -55,8 +52,6 @@ fn guarded<T>(
 ) -> Result<T, EngineError> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(Error::Io(error))) if is_no_space(&error) => Err(EngineError::NoSpace { operation }),
-        Ok(Err(Error::DatabaseAlreadyOpen)) => Err(EngineError::InUse),
         Ok(Err(error)) => Err(EngineError::Failed { operation, fault: error.to_string() }),
         Err(panic) => Err(EngineError::Failed { operation, fault: panic_text(&*panic) }),
     }
@@ -71,11 +66,8 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 impl RedbEngine {
     pub fn open(folder: &Path, cache_bytes: u64) -> Result<Self, EngineError> {
         let file = folder.join(FILE);
-        let checked = Arc::new(AtomicBool::new(false));
-        let repairing = checked.clone();
         let mut builder = ::redb::Builder::new();
         builder.set_cache_size(usize::try_from(cache_bytes).unwrap_or(usize::MAX));
-        builder.set_repair_callback(move |_| repairing.store(true, Ordering::Relaxed));
         let db = guarded("open redb", || {
             std::fs::create_dir_all(folder)?;
             if !file.exists() && std::fs::read_dir(folder)?.next().is_some() {
@@ -84,12 +76,7 @@ impl RedbEngine {
             }
             Ok(builder.create(&file)?)
         })?;
-        let engine = Self {
-            db: RwLock::new(Some(db)),
-            file,
-            checked: checked.load(Ordering::Relaxed),
-            unsynced_bytes: AtomicU64::new(0),
-        };
+        let engine = Self { db: RwLock::new(Some(db)), file, unsynced_bytes: AtomicU64::new(0) };
         engine.with("create tables", create_tables)?;
         Ok(engine)
     }
@@ -179,9 +166,9 @@ impl Records for RedbEngine {
 }
 
 impl Engine for RedbEngine {
-    fn apply(&self, batch: WriteBatch, meta: Option<&Meta>) -> Result<(), EngineError> {
-        let lasts = self.is_due(&batch);
-        self.with("write", |db| write(db, &batch, meta, lasts))?;
+    fn apply(&self, batch: &WriteBatch, meta: Option<&Meta>) -> Result<(), EngineError> {
+        let lasts = self.is_due(batch);
+        self.with("write", |db| write(db, batch, meta, lasts))?;
         if lasts {
             self.unsynced_bytes.store(0, Ordering::Relaxed);
         }
@@ -246,23 +233,14 @@ impl Engine for RedbEngine {
         })
     }
 
-    fn verify(&self) -> Result<(), EngineError> {
-        if self.checked {
-            return Ok(());
+    fn tidy(&self, what: Tidy) -> Result<bool, EngineError> {
+        if what == Tidy::Needed {
+            // It uses its free pages again by itself.
+            return Ok(false);
         }
         let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
-        guarded("check", || {
-            // What it could mend it has; whether that is all is for the digest to say.
-            db.as_mut().ok_or(Error::DatabaseClosed)?.check_integrity()?;
-            Ok(())
-        })
-    }
-
-    fn compact(&self) -> Result<bool, EngineError> {
-        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
         guarded("compact", || match db.as_mut().ok_or(Error::DatabaseClosed)?.compact() {
-            Ok(_) => Ok(true),
-            Err(CompactionError::TransactionInProgress) => Ok(false),
+            Ok(_) | Err(CompactionError::TransactionInProgress) => Ok(false),
             Err(error) => Err(error.into()),
         })
     }
