@@ -8,6 +8,7 @@
 //! The servers take turns on loopback, each time with an empty folder. Prints each one's
 //! median, the ratio to the best etcd, and the goal.
 
+mod floor;
 mod load;
 mod rows;
 mod servers;

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use skiff_proto::grpc::etcdserverpb as pb;
 
+use crate::floor;
 use crate::load::{self, FILL_KEYS, KEYS, Kind, Outcome, Until};
-use crate::servers::{Program, Servers};
+use crate::servers::{Member, Program, Servers};
 use crate::wire::Failure;
 
 /// Compactions of the overwrites: so many revisions are kept.
@@ -117,6 +118,12 @@ async fn puts(
     figures: &mut Figures,
 ) -> Result<(), Failure> {
     let servers = Servers::start(program, base, 1).await?;
+    // Beside a server that has nothing to do, on the same disk.
+    let folder = base.to_owned();
+    let floor = tokio::task::spawn_blocking(move || floor::measure(&folder)).await??;
+    let less = Goal::Shown { more_is_better: false };
+    figures.add("the disk alone, append and fdatasync: p50, us", less, floor.disk_us);
+    figures.add("with an echo over TCP before it: p50, us", less, floor.echo_us);
     for clients in [1, 64, 256] {
         let (done, cpu_us) = timed(&servers, Kind::Put, clients, settings).await?;
         let row = |what: &str| format!("puts, {clients} clients: {what}");
@@ -129,6 +136,10 @@ async fn puts(
             if clients == 1 { Goal::AtMost(1.0) } else { less },
             done.p50_us,
         );
+        if clients == 1 {
+            let times = done.p50_us / floor.disk_us;
+            figures.add(row("p50, times the disk alone"), Goal::AtMostAlone(1.5), times);
+        }
         figures.add(
             row("p99, us"),
             if clients == 64 { Goal::AtMost(0.5) } else { less },
@@ -244,6 +255,21 @@ async fn any_put(ports: &[u16]) -> bool {
     futures_util::future::join_all(tries).await.contains(&true)
 }
 
+/// The disk once nothing is written or given back any more: the last compaction is answered
+/// before its work is done.
+async fn at_rest(member: &Member) -> Result<f64, Failure> {
+    let mut before = member.disk_mib()?;
+    for _ in 0..30 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let now = member.disk_mib()?;
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    Ok(before)
+}
+
 async fn overwrites(
     program: &Program,
     base: &Path,
@@ -268,13 +294,10 @@ async fn overwrites(
             eprint!("\r{done} overwrites, {:.0} MiB on disk   ", member.disk_mib()?);
         }
     }
+    let at_rest = at_rest(member).await?;
     let count = settings.overwrites / 1000;
     let row = |what: &str| format!("{count},000 overwrites of them: {what}");
-    figures.add(
-        row("disk, times the live data"),
-        Goal::AtMostAlone(5.0),
-        member.disk_mib()? / live,
-    );
+    figures.add(row("disk, times the live data"), Goal::AtMostAlone(5.0), at_rest / live);
     figures.add(row("most on the way, times"), Goal::Shown { more_is_better: false }, most / live);
     let shown = Goal::Shown { more_is_better: false };
     figures.add(row("memory before, MiB"), shown, before);
