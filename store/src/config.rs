@@ -41,7 +41,7 @@ pub struct Config {
     /// None: members talk in the clear; for loopback only.
     pub peer_tls: Option<PeerTls>,
 
-    /// A segment of the engine, of which a small store has at most two.
+    /// A segment of the engine; in a large store they are larger.
     pub engine_segment_bytes: u64,
     /// Of the newest records, kept in memory for reads.
     pub recent_bytes: usize,

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::folder::whole;
 use super::frame::{self, FrameWriter, Frames};
 use super::table::{REMOVAL_BYTES, Table};
-use super::{Content, Segment, SegmentEngine, Writer, closed, failed, plan, whole};
+use super::{Content, Segment, SegmentEngine, Writer, closed, failed, plan};
 use crate::engine::{EngineError, Tidy};
 use crate::mvcc::revision::Rev;
 use crate::wal::disk::{DiskFile, create_anew};
@@ -87,7 +88,7 @@ fn last_has_garbage(engine: &SegmentEngine) -> Result<bool, EngineError> {
 /// Of all segments but the last, which grows.
 fn usages(content: &Content) -> Vec<plan::Usage> {
     let mut dead = 0;
-    let sealed = content.segments.iter().rev().skip(1).rev();
+    let sealed = content.segments.split_last().map_or(&[][..], |(_, sealed)| sealed);
     let usage = |segment: &Segment| {
         let table = &segment.table;
         // More removals than there are records for, here and before, are of no use for sure.
@@ -98,7 +99,7 @@ fn usages(content: &Content) -> Vec<plan::Usage> {
             dead_bytes: table.dead_bytes() + stale * REMOVAL_BYTES,
         }
     };
-    sealed.map(usage).collect()
+    sealed.iter().map(usage).collect()
 }
 
 impl Source {
@@ -109,13 +110,6 @@ impl Source {
             wanted: segment.table.slots().iter().map(|slot| slot.rev).collect(),
         }
     }
-}
-
-/// A cleaned segment that has its place.
-struct Cleaned {
-    file: Arc<dyn DiskFile>,
-    bytes: u64,
-    table: Table,
 }
 
 /// Writes frames to a new segment.
@@ -148,7 +142,7 @@ impl Output {
 impl Work {
     /// Even if nothing is left of them: of many files a crash may leave any, and only the one that
     /// stands for them all says that none of them counts.
-    fn write(&self, engine: &SegmentEngine) -> Result<Cleaned, EngineError> {
+    fn write(&self, engine: &SegmentEngine) -> Result<Segment, EngineError> {
         let path = engine.path(self.number);
         let aside = path.with_extension("tmp");
         let file = create_anew(&*engine.disk, &aside).map_err(failed("clean"))?;
@@ -182,7 +176,7 @@ impl Work {
         for (rev, place) in output.places {
             segment.push(rev, place.start, place.len())?;
         }
-        Ok(Cleaned { file: segment.file, bytes: segment.bytes, table: segment.table })
+        Ok(segment)
     }
 
     fn copy(&self, source: &Source, output: &mut Output) -> Result<(), EngineError> {
@@ -207,16 +201,14 @@ impl Work {
 }
 
 /// Readers find the new one from here on; who still reads an old one has its file.
-fn replace(engine: &SegmentEngine, work: Work, cleaned: Cleaned) -> Result<(), EngineError> {
-    let (number, covers) = (work.number, work.covers);
-    let Cleaned { file, bytes, table } = cleaned;
+fn replace(engine: &SegmentEngine, work: Work, mut cleaned: Segment) -> Result<(), EngineError> {
     {
         let mut content = engine.content_mut();
         let content = content.as_mut().ok_or_else(|| closed("tidy"))?;
-        let upto = content.segments[work.run.end - 1].upto;
-        let segment = Segment { number, covers, file, bytes, table, upto };
-        content.segments.splice(work.run, [segment]);
+        // Even if the last record is not wanted: none before is later, and none behind earlier.
+        cleaned.upto = content.segments[work.run.end - 1].upto;
+        content.segments.splice(work.run, [cleaned]);
     }
-    let others = work.sources.iter().map(|source| source.number).filter(|other| *other != number);
-    engine.remove(&others.collect::<Vec<_>>())
+    let numbers = work.sources.iter().map(|source| source.number);
+    engine.remove(&numbers.filter(|number| *number != work.number).collect::<Vec<_>>())
 }

@@ -23,7 +23,9 @@
 //! meant, the digest in the meta tells.
 
 mod clean;
+mod folder;
 pub mod frame;
+mod load;
 pub mod plan;
 pub mod table;
 
@@ -34,7 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use bytes::Bytes;
 
-use self::frame::{FrameWriter, Frames, State};
+use self::frame::{FrameWriter, State};
 use self::table::{Slot, Table, reads};
 use super::{Engine, EngineError, Meta, Tidy, Visit};
 use crate::kv::LeaseId;
@@ -47,7 +49,7 @@ use crate::wal::disk::{Disk, DiskFile, create_anew, is_no_space};
 const READ_BYTES: u32 = 256 << 10;
 /// A segment of a large store is larger, so that there are never too many files.
 const SEGMENTS: u64 = 64;
-const MAX_SEGMENT_BYTES: u64 = 1 << 30;
+const MAX_SEGMENT_BYTES: u64 = 64 << 20;
 
 pub struct SegmentEngine {
     disk: Arc<dyn Disk>,
@@ -101,18 +103,6 @@ fn closed(operation: &'static str) -> EngineError {
     EngineError::Failed { operation, fault: "the engine is closed".to_owned() }
 }
 
-fn extended<'a>(path: &'a Path, extension: &str) -> Option<&'a str> {
-    let found = path.extension().is_some_and(|found| found == extension);
-    found.then(|| path.file_stem()?.to_str()).flatten()
-}
-
-fn whole(file: &dyn DiskFile) -> io::Result<Bytes> {
-    let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
-    let read = file.read_at(&mut bytes, 0)?;
-    bytes.truncate(read);
-    Ok(bytes.into())
-}
-
 /// The first revision behind another.
 fn behind(rev: Rev) -> Rev {
     match rev.sub.checked_add(1) {
@@ -138,88 +128,10 @@ impl SegmentEngine {
             writer: Mutex::new(Writer { active: None, next_number: 1 }),
             content: RwLock::new(None),
         };
-        let (content, writer) = engine.load()?;
+        let (content, writer) = load::load(&engine)?;
         engine.content = RwLock::new(Some(content));
         engine.writer = Mutex::new(writer);
         Ok(engine)
-    }
-
-    fn path(&self, number: u64) -> PathBuf {
-        self.folder.join(format!("{number:016x}.seg"))
-    }
-
-    /// The numbers of the segments, in order; removes what was not finished.
-    fn numbers(&self) -> Result<Vec<u64>, EngineError> {
-        let mut numbers = Vec::new();
-        for path in self.disk.list(&self.folder).map_err(failed("list its folder"))? {
-            let number = extended(&path, "seg").map(|name| u64::from_str_radix(name, 16));
-            if let Some(Ok(number)) = number {
-                numbers.push(number);
-            } else if extended(&path, "tmp").is_some() {
-                self.disk.remove(&path).map_err(failed("remove an unfinished segment"))?;
-            } else {
-                let fault = format!("{} is not a segment of it", path.display());
-                return Err(EngineError::Failed { operation: "look into its folder", fault });
-            }
-        }
-        numbers.sort_unstable();
-        Ok(numbers)
-    }
-
-    /// For good: what is known of removed records is forgotten once their segment is gone, and it
-    /// must not come back.
-    fn remove(&self, numbers: &[u64]) -> Result<(), EngineError> {
-        for number in numbers {
-            self.disk.remove(&self.path(*number)).map_err(failed("remove a segment"))?;
-        }
-        if numbers.is_empty() {
-            return Ok(());
-        }
-        self.disk.sync_folder(&self.folder).map_err(failed("sync its folder"))
-    }
-
-    fn load(&self) -> Result<(Content, Writer), EngineError> {
-        let numbers = self.numbers()?;
-        let mut content = Content::default();
-        let mut writer = Writer { active: None, next_number: 1 };
-        let (mut removes, mut covered, mut gone) = (Vec::new(), 0, Vec::new());
-        for number in &numbers {
-            let path = self.path(*number);
-            writer.next_number = number + 1;
-            if *number <= covered {
-                // The one that stands for it is in its place already.
-                gone.push(*number);
-                continue;
-            }
-            let file = self.disk.open(&path).map_err(failed("open a segment"))?;
-            let bytes = whole(&*file).map_err(failed("read a segment"))?;
-            let begun = frame::covers(*number, &bytes).zip(Frames::start(*number, bytes));
-            let Some((covers, frames)) = begun.filter(|(_, frames)| frames.has_more()) else {
-                if Some(number) == numbers.last() {
-                    // Its beginning is synced before anything else is written to it.
-                    gone.push(*number);
-                    break;
-                }
-                return Err(EngineError::Inconsistent);
-            };
-            covered = covers;
-            let upto = content.segments.last().map_or(Rev::default(), |before| before.upto);
-            let table = Table::default();
-            let mut segment = Segment { number: *number, covers, file, bytes: 0, table, upto };
-            let (end, crc) = content.take_frames(&mut segment, frames, &mut removes)?;
-            let (file, end) = (segment.file.clone(), end as u64);
-            segment.bytes = end;
-            content.segments.push(segment);
-            writer.active = Some(Active { file, end, crc, synced: false });
-            writer.next_number = covers + 1;
-        }
-        content.remove(&mut removes);
-        self.remove(&gone)?;
-        if writer.active.is_some() {
-            // Killed between making a segment and this, the process before has not done it.
-            self.disk.sync_folder(&self.folder).map_err(failed("sync its folder"))?;
-        }
-        Ok((content, writer))
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
@@ -317,29 +229,6 @@ impl Writer {
 }
 
 impl Content {
-    /// What a segment's frames say. Returns where the last one ends, and its CRC.
-    fn take_frames(
-        &mut self,
-        segment: &mut Segment,
-        mut frames: Frames,
-        removes: &mut Vec<Rev>,
-    ) -> Result<(usize, u32), EngineError> {
-        while let Some(frame) = frames.read()? {
-            if let Some(state) = frame.state {
-                self.take_state(state);
-            }
-            for (rev, place) in frame.records {
-                if rev <= segment.upto {
-                    return Err(EngineError::Inconsistent);
-                }
-                segment.push(rev, place.start, place.len())?;
-            }
-            segment.table.removals += frame.removes.len();
-            removes.extend(frame.removes);
-        }
-        Ok(frames.end())
-    }
-
     fn take_state(&mut self, state: State) {
         if state.whole {
             self.leases.clear();
