@@ -215,7 +215,7 @@ fn an_engine_that_crashes_has_its_first_batches() {
             } else {
                 past.disk.state().process_died();
                 // Its last batch may have failed, all before are there.
-                past.kept = past.after.len() - 1 - usize::from(ended.is_err());
+                past.kept = (past.after.len() - 1).saturating_sub(usize::from(ended.is_err()));
             }
         }
     }

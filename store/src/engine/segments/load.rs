@@ -23,6 +23,7 @@ pub fn load(engine: &SegmentEngine) -> Result<(Content, Writer), EngineError> {
         }
         let file = engine.disk.open(&path).map_err(failed("open a segment"))?;
         let bytes = whole(&*file).map_err(failed("read a segment"))?;
+        let len = bytes.len();
         let begun = frame::covers(*number, &bytes).zip(Frames::start(*number, bytes));
         let Some((covers, frames)) = begun.filter(|(_, frames)| frames.has_more()) else {
             if Some(number) == numbers.last() {
@@ -37,10 +38,10 @@ pub fn load(engine: &SegmentEngine) -> Result<(Content, Writer), EngineError> {
         let table = Table::default();
         let mut segment = Segment { number: *number, covers, file, bytes: 0, table, upto };
         let (end, crc) = content.take_frames(&mut segment, frames, &mut removes)?;
-        let (file, end) = (segment.file.clone(), end as u64);
-        segment.bytes = end;
+        let (file, full) = (segment.file.clone(), end < len);
+        segment.bytes = end as u64;
+        writer.active = Some(Active { file, end: end as u64, crc, synced: false, full });
         content.segments.push(segment);
-        writer.active = Some(Active { file, end, crc, synced: false });
         writer.next_number = covers + 1;
     }
     content.remove(&mut removes);

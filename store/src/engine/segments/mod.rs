@@ -19,8 +19,8 @@
 //!
 //! A batch is in the kernel's hands when `apply` returns: kill -9 loses nothing. Power loss may
 //! take what has been written to the newest segment since its last sync, from the end. Reading
-//! stops in each segment at the first frame that is not whole; whether what was read is what was
-//! meant, the digest in the meta tells.
+//! stops in each segment at the first frame that is not whole, and nothing is written behind one
+//! that is not; whether what was read is what was meant, the digest in the meta tells.
 
 mod clean;
 mod folder;
@@ -72,6 +72,9 @@ struct Active {
     end: u64,
     crc: u32,
     synced: bool,
+    /// Takes no more frames: a crash has left something behind its end. Written over only in
+    /// part, or with the same bytes once more, that could pass for frames again.
+    full: bool,
 }
 
 #[derive(Default)]
@@ -189,7 +192,7 @@ impl SegmentEngine {
             table: Table::default(),
             upto,
         });
-        writer.active = Some(Active { file, end, crc: first.crc, synced: true });
+        writer.active = Some(Active { file, end, crc: first.crc, synced: true, full: false });
         writer.next_number = number + 1;
         Ok(())
     }
@@ -284,7 +287,7 @@ impl Engine for SegmentEngine {
     fn apply(&self, batch: &WriteBatch, meta: Option<&Meta>) -> Result<(), EngineError> {
         let mut writer = self.writer();
         let limit = self.content().as_ref().map_or(0, |content| self.limit(content));
-        if writer.active.as_ref().is_none_or(|active| active.end >= limit) {
+        if writer.active.as_ref().is_none_or(|active| active.full || active.end >= limit) {
             self.begin_segment(&mut writer)?;
         }
         let mut upto = self.upto()?;
