@@ -253,8 +253,7 @@ impl Core {
     }
 }
 
-/// A large compaction comes in portions: until the engine has written one, the pages that it
-/// changes and those that it replaces are both on the disk.
+/// A large compaction comes in portions: while the engine takes one, readers of old values wait.
 fn take_batches(
     mvcc: &mut Mvcc,
     mut batch: WriteBatch,

@@ -154,14 +154,6 @@ impl Index {
         removed
     }
 
-    /// Every version of every key, tombstones too, and whether it is the key's latest.
-    pub fn versions(&self) -> impl Iterator<Item = (&Bytes, &Version, bool)> {
-        self.keys.iter().flat_map(|(key, versions)| {
-            let older = versions.older.iter().map(move |version| (key, version, false));
-            older.chain(std::iter::once((key, &versions.latest, true)))
-        })
-    }
-
     /// Keys with any version, tombstones included.
     pub fn len(&self) -> usize {
         self.keys.len()

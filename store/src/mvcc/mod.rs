@@ -167,10 +167,6 @@ impl Mvcc {
         &self.recent
     }
 
-    pub fn index(&self) -> &Index {
-        &self.index
-    }
-
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -182,15 +178,10 @@ impl Mvcc {
 
     /// Takes over a record that the engine or a snapshot holds. In order of revision.
     pub fn load_record(&mut self, rev: Rev, record: &Record) {
-        self.load_version(&record.key, Version::of(rev, record), record.lease);
-    }
-
-    /// The same, by what the index knows of it.
-    pub fn load_version(&mut self, key: &Bytes, version: Version, lease: LeaseId) {
-        self.count(&version);
-        self.leases.attach(key, lease);
-        self.index.add(key, version);
-        self.revision = self.revision.max(version.rev.main);
+        let version = self.note(rev, record);
+        self.leases.attach(&record.key, record.lease);
+        self.index.add(&record.key, version);
+        self.revision = self.revision.max(rev.main);
     }
 
     /// Before the records, so that they can be attached.
@@ -208,13 +199,9 @@ impl Mvcc {
 
     fn note(&mut self, rev: Rev, record: &Record) -> Version {
         let version = Version::of(rev, record);
-        self.count(&version);
-        version
-    }
-
-    fn count(&mut self, version: &Version) {
         self.digest.add(version.rev, version.checksum);
         self.bytes += u64::from(version.size);
+        version
     }
 
     fn forget(&mut self, removed: Vec<Version>) {
